@@ -25,6 +25,7 @@ _Id = TypeVar("_Id", bound="BaseID")
 class BaseID(bytes):
     """A fixed-size identifier. Equality, order and hash are those of its bytes."""
 
+    __slots__ = ()
     SIZE = 0
 
     def __new__(cls: type[_Id], binary: bytes) -> _Id:
@@ -66,6 +67,7 @@ class BaseID(bytes):
 
 
 class WorkerID(BaseID):
+    __slots__ = ()
     SIZE = 8
 
     def task(self, number: int) -> TaskID:
@@ -75,16 +77,19 @@ class WorkerID(BaseID):
 class NodeID(BaseID):
     """Drawn anew at each start of a node process: it is also the incarnation that fences a node's late writes."""
 
+    __slots__ = ()
     SIZE = 8
 
 
 class JobID(BaseID):
     """The id of the driver that started the job."""
 
+    __slots__ = ()
     SIZE = 8
 
 
 class TaskID(BaseID):
+    __slots__ = ()
     SIZE = 12
 
     def worker(self) -> WorkerID:
@@ -95,10 +100,12 @@ class TaskID(BaseID):
 
 
 class ActorID(BaseID):
+    __slots__ = ()
     SIZE = 12
 
 
 class ObjectID(BaseID):
+    __slots__ = ()
     SIZE = 16
 
     def task(self) -> TaskID:
@@ -109,10 +116,12 @@ class ObjectID(BaseID):
 
 
 class PlacementGroupID(BaseID):
+    __slots__ = ()
     SIZE = 12
 
 
 class FunctionID(BaseID):
     """The first 16 bytes of the SHA-256 of a pickled function or class."""
 
+    __slots__ = ()
     SIZE = 16

@@ -1,0 +1,78 @@
+"""Every Redis key of a cluster, spelt once. Rendered into the Lua scripts: `keys.task(id)` there is `Keys.task(id)` here.
+
+All keys of a cluster carry its hash tag, so that one cluster lives in one slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+DEFAULT_TAG = "redray"
+
+FAMILIES: dict[str, str] = {
+    # family          prefix             type, content, who deletes it
+    "task": "task:",  # hash: a task and its first return value; freed with its last reference
+    "object": "object:",  # hash: a value put, or a further return value; freed with its last reference
+    "spec": "spec:",  # string: a task's packed spec; deleted when the task ends, or with the values it could recompute
+    "dependents": "dependents:",  # list: tasks waiting for an object; deleted when it is ready
+    "watchers": "watchers:",  # set: processes waiting for an object; deleted when it is ready
+    "queue": "queue:",  # zset: ready tasks of one demand and job; empty = gone
+    "process": "process:",  # hash: the channel of a driver, worker or node: last call number, route; deleted by process_end
+    "holds": "holds:",  # set: object ids a process holds; emptied by process_end
+    "inbox": "inbox:",  # stream: what a process must hear; trimmed by its acknowledgements, deleted by process_end
+    "node": "node:",  # hash: a node; deleted when it leaves, kept an hour when it died
+    "node_tasks": "node_tasks:",  # set: tasks claimed by a node
+    "node_actors": "node_actors:",  # set: actors living on a node
+    "node_objects": "node_objects:",  # set: objects with a copy in a node's shared memory
+    "node_processes": "node_processes:",  # set: drivers and workers a node answers for
+    "job": "job:",  # hash: a job; expires an hour after its end
+    "job_tasks": "job_tasks:",  # set: unfinished tasks of a job
+    "job_actors": "job_actors:",  # set: actors of a job that are not dead
+    "job_functions": "job_functions:",  # set: functions a job exported
+    "function": "function:",  # hash: a pickled function or class; deleted with its last user
+    "actor": "actor:",  # hash: an actor; deleted when dead and without handles
+    "parked": "parked:",  # list: calls waiting for their actor to be alive
+    "callers": "callers:",  # hash: caller -> last call number recorded, per actor
+    "logs": "logs:",  # stream: lines printed by a job's workers; capped; deleted at job end
+}
+
+SINGLETONS: dict[str, str] = {
+    "nodes": "nodes",  # set: nodes that are alive or draining
+    "leases": "leases",  # zset: node or driver -> end of its lease, ms of the server's clock
+    "tick": "tick",  # string: when anybody last renewed a lease: a gap means that Redis itself was away
+    "queues": "queues",  # zset: names of the queues that are not empty -> their turn
+    "idle": "idle",  # hash: node waiting for work -> its free resources
+    "sequence": "sequence",  # string: counter that keeps queues first in, first out
+    "actor_names": "actor_names",  # hash: namespace/name -> actor id
+    "jobs": "jobs",  # set: jobs that have not ended
+    "garbage": "garbage",  # list: objects to free in later slices
+    "cluster": "cluster",  # hash: what all processes of the cluster must agree on
+}
+
+
+class Keys:
+    """The key names of one cluster: `Keys().task("00ff...")`, `Keys().nodes`."""
+
+    def __init__(self, tag: str = DEFAULT_TAG) -> None:
+        self.tag = tag
+        self.prefix = "{" + tag + "}:"
+        for name, text in SINGLETONS.items():
+            setattr(self, name, self.prefix + text)
+
+    def __getattr__(self, family: str) -> object:
+        if family not in FAMILIES:
+            raise AttributeError(f"No key family {family!r}: see redray/gcs/keys.py.")
+        prefix = self.prefix + FAMILIES[family]
+
+        def key(identifier: str) -> str:
+            return prefix + identifier
+
+        self.__dict__[family] = key
+        return key
+
+    def of_object(self, object_id: str) -> str:
+        """The hash that carries an object's state: its task's for a first return value, the actor's for handles, else its own."""
+        index = object_id[24:]
+        if index == "00000000":
+            return f"{self.prefix}task:{object_id[:24]}"
+        if index == "fffffffe":
+            return f"{self.prefix}actor:{object_id[:24]}"
+        return f"{self.prefix}object:{object_id}"

@@ -1,0 +1,130 @@
+"""Words and limits shared by Lua and Python, spelt once, and the lifecycle of a task.
+
+In a script `words.QUEUED` is the text below, `fields.state` a field name, `limits.SLICE` a number.
+"""
+
+from __future__ import annotations
+
+
+class TaskState:
+    WAITING = "WAITING"  # for arguments that are not ready
+    QUEUED = "QUEUED"  # ready, in a global queue (an actor's call: parked until the actor is alive)
+    CLAIMED = "CLAIMED"  # a node has it, it has not started
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"  # a value
+    FAILED = "FAILED"  # an error
+    CANCELLED = "CANCELLED"
+
+
+class ObjectState:
+    PENDING = "PENDING"
+    READY = "READY"
+    FAILED = "FAILED"
+    LOST = "LOST"
+
+
+class ActorState:
+    PENDING = "PENDING"
+    ALIVE = "ALIVE"
+    RESTARTING = "RESTARTING"
+    DEAD = "DEAD"
+
+
+class NodeState:
+    ALIVE = "ALIVE"
+    DRAINING = "DRAINING"
+    DEAD = "DEAD"
+
+
+class JobState:
+    RUNNING = "RUNNING"
+    ENDED = "ENDED"
+
+
+class Outcome:
+    """How an attempt ended, as the worker or its node reports it."""
+
+    VALUE = "VALUE"
+    ERROR = "ERROR"
+    RETRY = "RETRY"  # an error that retry_exceptions names: run again while retries are left
+    CRASHED = "CRASHED"  # the worker died
+    CANCELLED = "CANCELLED"
+    HANDED_BACK = "HANDED_BACK"  # never started: back to the queue, no attempt used up
+
+
+class Reply:
+    """First element of what a script returns."""
+
+    OK = "OK"
+    REPEAT = "REPEAT"  # this call was made before: nothing was done now
+    GAP = "GAP"  # an earlier call is missing: nothing was done
+    FENCED = "FENCED"  # this channel is unknown, ended, or goes another way now
+    JOB_ENDED = "JOB_ENDED"
+    EXISTS = "EXISTS"
+    NOT_FOUND = "NOT_FOUND"
+    STALE = "STALE"
+    MORE = "MORE"  # a slice is done, call again
+    DONE = "DONE"
+    GRACE = "GRACE"  # Redis was away: nobody is declared dead yet
+
+
+class Message:
+    """Kinds of inbox entries."""
+
+    VALUE = "value"  # object id, packed value
+    FETCH = "fetch"  # object id: the value is in Redis, too large for an inbox
+    LOCATED = "located"  # object id, size, nodes (space separated)
+    AGAIN = "again"  # the inbox was full: ask for everything you still wait for
+    RING = "ring"  # there may be work: claim
+    FREE = "free"  # object ids whose memory may be reused
+    CALL = "call"  # task id, attempt, spec: an actor's call
+    SKIP = "skip"  # caller, actor, sequence: a call that will never come
+    CANCEL = "cancel"  # task id, force
+    KILL = "kill"  # actor id
+    RETIRE = "retire"  # actor id: no handle is left
+    LOST = "lost"  # the node was declared dead: start again as a new one
+
+
+def _words() -> dict[str, str]:
+    words: dict[str, str] = {}
+    for group in (TaskState, ObjectState, ActorState, NodeState, JobState, Outcome, Reply):
+        words.update({name: text for name, text in vars(group).items() if name.isupper()})
+    words.update({"MESSAGE_" + name: text for name, text in vars(Message).items() if name.isupper()})
+    return words
+
+
+WORDS = _words()
+
+_FIELD_NAMES = (
+    # task and object
+    "state job name node attempt retries refs unready watched value size at contains actor kind returns alive lineage demand "
+    # process
+    "last reply route worker pid "
+    # actor, job, node
+    "class namespace creator detached max_restarts restarts max_task_retries methods cause function pickled users "
+    "driver config started ended address host socket resources free labels version"
+)
+FIELDS = {name: name for name in _FIELD_NAMES.split()}
+
+LIMITS = {
+    "SLICE": 500,  # how many entries one call of a script handles where the number has no other bound
+    "INBOX_VALUE": 4096,  # bytes: a larger inline value is fetched, not pushed
+    "INBOX_ENTRIES": 4096,  # beyond it a process' inbox holds one "again" mark
+    "QUEUES_EXAMINED": 64,  # per claim
+    "LEASE_MS": 7000,
+    "TICK_GAP_MS": 3000,  # nobody renewed for so long: Redis was away
+    "LOG_LINES": 2000,
+    "TOMBSTONE_S": 3600,
+}
+
+TASK_MOVES: dict[str, tuple[str, ...]] = {
+    "": ("WAITING", "QUEUED", "CLAIMED", "RUNNING", "FAILED"),
+    "WAITING": ("QUEUED", "CANCELLED", "FAILED"),
+    "QUEUED": ("CLAIMED", "RUNNING", "CANCELLED", "FAILED"),
+    "CLAIMED": ("RUNNING", "QUEUED", "FINISHED", "FAILED", "CANCELLED"),
+    "RUNNING": ("FINISHED", "FAILED", "CANCELLED", "QUEUED"),
+    "FINISHED": ("QUEUED", "WAITING"),  # the value was lost and is computed again
+    "FAILED": (),
+    "CANCELLED": (),
+}
+"""Legal moves of a task's state. The empty state is "does not exist"."""

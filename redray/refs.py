@@ -1,0 +1,129 @@
+"""ObjectRef: the name of a value, counted per process.
+
+A ref is 16 bytes and is hashed and compared in C, since `wait` over a thousand refs hashes a thousand refs a round. `__del__` only
+appends to a deque (it may run in the middle of anything, the garbage collector included); the session drains it in its next turn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from redray.ids import HANDLE_INDEX, ActorID, JobID, ObjectID, TaskID
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+dropped: deque[bytes] = deque()
+"""Ids of refs (and of actor handles, see `handle_id`) whose Python object died and which the session has not yet discounted."""
+
+
+class RefKeeper:
+    """What the current session does when refs appear in this process. The default, without a session, does nothing."""
+
+    def count(self, object_id: bytes) -> None:
+        """One more Python object names `object_id` in this process."""
+
+    def pin(self, object_id: bytes) -> None:
+        """A ref was pickled by hand, outside any value that redray counts: it may come back at any time, so hold it for good."""
+
+    def future(self, ref: ObjectRef[T]) -> Future[T]:
+        raise RuntimeError("redray is not initialized: call redray.init() first.")
+
+
+keeper = RefKeeper()
+
+
+def set_keeper(new: RefKeeper) -> None:
+    global keeper
+    keeper = new
+
+
+class _Collector(threading.local):
+    found: list[bytes] | None = None
+
+
+_collector = _Collector()
+
+
+@contextmanager
+def collecting() -> Iterator[list[bytes]]:
+    """Within this context pickling a ref (or an actor handle) in this thread appends its object id to the list, once each."""
+    outer, found = _collector.found, []
+    _collector.found = found
+    try:
+        yield found
+    finally:
+        _collector.found = outer
+
+
+def note_pickled(object_id: bytes) -> None:
+    """Called by `__reduce__` of whatever holds an object id."""
+    found = _collector.found
+    if found is None:
+        keeper.pin(object_id)
+    elif object_id not in found:
+        found.append(object_id)
+
+
+class ObjectRef(ObjectID, Generic[T]):
+    """A reference to a value that is, or will be, somewhere in the cluster. Await it, or give it to `redray.get`."""
+
+    __slots__ = ()
+
+    def __new__(cls, binary: bytes) -> ObjectRef[T]:
+        ref = ObjectID.__new__(cls, binary)
+        keeper.count(bytes(ref))
+        return ref
+
+    def __del__(self, _append: Callable[[bytes], None] = dropped.append) -> None:
+        _append(self[:])
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        binary = self[:]
+        note_pickled(binary)
+        return ObjectRef, (binary,)
+
+    def __copy__(self) -> ObjectRef[T]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T]:
+        return self
+
+    @classmethod
+    def nil(cls) -> ObjectRef[T]:
+        return cls(b"\xff" * cls.SIZE)
+
+    def task_id(self) -> TaskID:
+        return self.task()
+
+    def job_id(self) -> JobID:
+        """The id of the process that made the ref, which is the job's id when a driver made it."""
+        return JobID(self[:8])
+
+    def future(self) -> Future[T]:
+        """A `concurrent.futures.Future` of the value."""
+        return keeper.future(self)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio
+
+        return asyncio.wrap_future(self.future()).__await__()
+
+
+_bytes_new = bytes.__new__
+
+
+def counted(object_id: bytes) -> ObjectRef[Any]:
+    """The ref of an id that the session has just counted itself: the hot path of `.remote()`."""
+    return _bytes_new(ObjectRef, object_id)
+
+
+def handle_id(actor_id: ActorID) -> bytes:
+    """The object id under which the handles of an actor are counted."""
+    return actor_id[:] + HANDLE_INDEX.to_bytes(4, "big")
