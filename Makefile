@@ -1,0 +1,53 @@
+# What a newcomer types. Everything runs in .venv, which the first target makes and later ones find ready.
+# Needs python3 (3.10 or newer) with venv, and make. Settings: PYTHON=python3.12, ARGS="-m 'not slow'" for `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+bin := $(VENV)/bin
+metadata := setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench chaos docs secret clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
+
+demo: $(VENV)/.examples ## train, compare and serve forecasts on an embedded Redis
+	$(bin)/python examples/forecast.py
+
+test: $(VENV)/.test ## run the whole test suite
+	$(bin)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, and the floors of the house
+	$(bin)/ruff check .
+	$(bin)/lint-imports
+
+types: $(VENV)/.dev ## mypy --strict
+	$(bin)/mypy
+
+bench: $(VENV)/.bench ## time the standard workloads; beside Ray where it is installed
+	$(bin)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.test ## kill processes at random and look for anything lost
+	$(bin)/python -m pytest tests/chaos $(ARGS)
+
+docs: $(VENV)/.test ## draw the generated parts of docs/ anew
+	$(bin)/python docs/generate.py
+
+secret: secrets/redis_password ## make the password that docker-compose.yml reads
+
+secrets/redis_password:
+	@umask 077 && mkdir -p secrets && $(PYTHON) -c "import secrets; print(secrets.token_hex(32))" > $@
+
+clean: ## forget the virtual environment and what builds left
+	rm -rf $(VENV) build dist *.egg-info
+
+# One stamp per set of dependencies: an environment is installed again only when the metadata changed.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "redray needs Python 3.10 or newer.")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: $(VENV)/bin/python $(metadata)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
