@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 metadata := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench chaos docs secret clean
+.PHONY: help demo test lint types bench chaos docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
@@ -34,11 +34,6 @@ chaos: $(VENV)/.test ## kill processes at random and look for anything lost
 
 docs: $(VENV)/.test ## draw the generated parts of docs/ anew
 	$(bin)/python docs/generate.py
-
-secret: secrets/redis_password ## make the password that docker-compose.yml reads
-
-secrets/redis_password:
-	@umask 077 && mkdir -p secrets && $(PYTHON) -c "import secrets; print(secrets.token_hex(32))" > $@
 
 clean: ## forget the virtual environment and what builds left
 	rm -rf $(VENV) build dist *.egg-info
