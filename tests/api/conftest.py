@@ -1,0 +1,114 @@
+"""Clusters for the black-box tests of the public API.
+
+`cluster` is shared by a module, because starting one costs more than most tests; after every test its resources must
+be free again. A test that fails gets the cluster thrown away, so that what it left running cannot fail its neighbours.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import redray as ray
+from tests.helpers import Journal, Signal, wait_until
+
+CLUSTER_OPTIONS: dict[str, Any] = {
+    "address": "local",
+    "num_cpus": 2,
+    "num_gpus": 2,
+    "resources": {"disk": 2},
+    "include_dashboard": False,
+    "log_to_driver": False,
+}
+
+# The same tests run against Ray itself when `redray` is a stand-in for it: what passes there is Ray's behaviour.
+IS_RAY = ray.__name__ != "redray"
+
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "differs_from_ray(reason): redray does this otherwise than Ray, on purpose")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("differs_from_ray")
+        if IS_RAY and marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"differs from Ray: {marker.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+def schedulable(resources: dict[str, float]) -> dict[str, float]:
+    """What tasks hold and give back; memory follows the garbage collector, so it is no test's own business."""
+    return {
+        name: amount
+        for name, amount in resources.items()
+        if name not in ("memory", "object_store_memory") and not name.startswith("node:")
+    }
+
+
+def all_is_free() -> bool:
+    gc.collect()  # actor handles and refs in cycles (a caught exception's frames) keep actors and their CPUs
+    return schedulable(ray.available_resources()) == schedulable(ray.cluster_resources())
+
+
+@pytest.fixture(scope="module")
+def module_cluster() -> Iterator[None]:
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def cluster(module_cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The module's cluster: 2 CPUs, 2 GPUs that exist on paper only, and 2 of a resource named "disk"."""
+    if not ray.is_initialized():
+        ray.init(**CLUSTER_OPTIONS)
+    yield
+    if request.node.stash.get(_failed, False):
+        ray.shutdown()
+        return
+    assert ray.is_initialized(), "a test of the shared cluster shut it down"
+    wait_until(all_is_free, what="every resource to be free after the test")
+
+
+@pytest.fixture
+def no_cluster() -> Iterator[None]:
+    """For tests that call init themselves: nothing runs before, nothing is left after."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def start(no_cluster: None) -> Callable[..., Any]:
+    """A function that starts a cluster of the test's own: start(num_cpus=1)."""
+
+    def start_local(**options: Any) -> Any:
+        return ray.init(**{"address": "local", "include_dashboard": False, "log_to_driver": False, **options})
+
+    return start_local
+
+
+@pytest.fixture
+def signal(tmp_path: Path) -> Signal:
+    """One signal of this test; most tests hold a task back with it."""
+    return Signal(tmp_path / "signal")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Lines that tasks of this test leave behind."""
+    return Journal(tmp_path / "journal")
