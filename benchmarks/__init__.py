@@ -1,0 +1,1 @@
+"""Times redray beside Ray and other peers, in the same sitting. Start with `python -m benchmarks.run --help`."""
