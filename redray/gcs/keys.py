@@ -27,7 +27,7 @@ FAMILIES: dict[str, str] = {
     "job_tasks": "job_tasks:",  # set: unfinished tasks of a job
     "job_actors": "job_actors:",  # set: actors of a job that are not dead
     "job_functions": "job_functions:",  # set: functions a job exported
-    "function": "function:",  # hash: a pickled function or class; deleted with its last user
+    "fn": "function:",  # hash: a pickled function or class; deleted with its last user
     "actor": "actor:",  # hash: an actor; deleted when dead and without handles
     "parked": "parked:",  # list: calls waiting for their actor to be alive
     "callers": "callers:",  # hash: caller -> last call number recorded, per actor
@@ -43,7 +43,7 @@ SINGLETONS: dict[str, str] = {
     "sequence": "sequence",  # string: counter that keeps queues first in, first out
     "actor_names": "actor_names",  # hash: namespace/name -> actor id
     "jobs": "jobs",  # set: jobs that have not ended
-    "garbage": "garbage",  # list: objects to free in later slices
+    "chores": "chores",  # list: work cut into slices that anybody may continue: frees, wake-ups, ends of processes, actors and jobs
     "cluster": "cluster",  # hash: what all processes of the cluster must agree on
 }
 

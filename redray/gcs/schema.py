@@ -65,6 +65,7 @@ class Reply:
     STALE = "STALE"
     MORE = "MORE"  # a slice is done, call again
     DONE = "DONE"
+    NOT_YET = "NOT_YET"
     GRACE = "GRACE"  # Redis was away: nobody is declared dead yet
 
 
@@ -78,10 +79,10 @@ class Message:
     RING = "ring"  # there may be work: claim
     FREE = "free"  # object ids whose memory may be reused
     CALL = "call"  # task id, attempt, spec: an actor's call
-    SKIP = "skip"  # caller, actor, sequence: a call that will never come
     CANCEL = "cancel"  # task id, force
     KILL = "kill"  # actor id
     RETIRE = "retire"  # actor id: no handle is left
+    JOB_ENDED = "job_ended"  # job id: its workers must go
     LOST = "lost"  # the node was declared dead: start again as a new one
 
 

@@ -1,0 +1,43 @@
+-- actor_died: the process of an actor is gone, or its constructor failed: restart it or bury it.
+-- The node reports the calls it had by task_finish, behind this call.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   channel   hash     the node
+-- ARGV
+--   worker    text     the calling process
+--   route     text     the node that relays, or "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   actor     text     its id
+--   attempt   int      the attempt of the creation task
+--   final     int      1: it was asked to end, or its constructor raised: never restarted
+--   cause     text     a sentence for those who call it
+-- RETURN
+--   OK state           RESTARTING or DEAD
+--   STALE              it lives elsewhere, or was buried before
+--   REPEAT reply
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include actors
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then return refusal end
+
+local creation = redis.call('HMGET', keys.task(actor), fields.node, fields.attempt)
+if creation[1] ~= worker or tonumber(creation[2]) ~= attempt then
+  redis.call('SREM', keys.node_actors(worker), actor)
+  close_call(channel, number)
+  return {words.STALE}
+end
+
+-- every check passed: first write
+redis.call('SREM', keys.node_tasks(worker), actor)
+redis.call('SREM', keys.node_actors(worker), actor)
+local state = words.DEAD
+if final == 1 then bury(actor, cause) else state = restart_or_bury(actor, cause) end
+send_mail()
+close_call(channel, number)
+return {words.OK, state}

@@ -1,0 +1,57 @@
+-- actor_started: an actor's constructor has returned: it is alive on this node, which gets the calls that waited for it.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   channel   hash     the node
+-- ARGV
+--   worker    text     the calling process
+--   route     text     the node that relays, or "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   actor     text     its id
+--   attempt   int      the attempt of the creation task
+--   process   text     the worker that hosts it
+-- RETURN
+--   OK calls callers   calls = {{attempt, spec, news}, ...}, callers = {caller, last sequence, ...}
+--   MORE calls         more calls wait: call again (with the next number) before anything else
+--   STALE              it was killed, or started elsewhere, meanwhile
+--   REPEAT reply
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include hand_out
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then return refusal end
+
+local creation = redis.call('HMGET', keys.task(actor), fields.node, fields.attempt)
+local state = redis.call('HGET', keys.actor(actor), fields.state)
+local mine = creation[1] == worker and tonumber(creation[2]) == attempt
+if not mine or (state ~= words.PENDING and state ~= words.RESTARTING) then
+  close_call(channel, number)
+  return {words.STALE}
+end
+
+-- every check passed: first write
+local calls, claimed = {}, {}
+for _, task in ipairs(redis.call('LPOP', keys.parked(actor), limits.SLICE) or {}) do
+  if redis.call('HGET', keys.task(task), fields.state) == words.QUEUED then
+    redis.call('HSET', keys.task(task), fields.state, words.CLAIMED, fields.node, worker)
+    claimed[#claimed + 1] = task
+    calls[#calls + 1] = work_item(task)
+  end
+end
+add_all('SADD', keys.node_tasks(worker), claimed)
+local reply = {words.MORE, calls}
+if redis.call('EXISTS', keys.parked(actor)) == 0 then
+  redis.call('HSET', keys.task(actor), fields.state, words.FINISHED)
+  redis.call('SREM', keys.node_tasks(worker), actor)
+  redis.call('SADD', keys.node_actors(worker), actor)
+  redis.call('HSET', keys.actor(actor), fields.state, words.ALIVE, fields.node, worker, fields.worker, process)
+  if redis.call('HGET', keys.actor(actor), fields.refs) == '0' then post(worker, {words.MESSAGE_RETIRE, actor}) end
+  reply = {words.OK, calls, redis.call('HGETALL', keys.callers(actor))}
+end
+send_mail()
+close_call(channel, number)
+return reply

@@ -1,0 +1,107 @@
+-- chore_do: does one slice of what earlier scripts left to do: anybody may call it, any number of times.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   chores    list     object ids to release, or wake: process: job: actor: parked: and an id
+-- ARGV
+--   now       ms       0 = the server's clock
+-- RETURN
+--   DONE               nothing is left
+--   MORE left
+-- @include endings
+
+local function again(kind, id) redis.call('RPUSH', chores, kind .. ':' .. id) end
+
+local does = {}
+
+function does.wake(id) wake_dependents(id) end
+
+function does.process(id)
+  local holds = redis.call('SPOP', keys.holds(id), limits.SLICE)
+  release(holds)
+  if #holds == limits.SLICE then again('process', id) else redis.call('DEL', keys.process(id), keys.inbox(id)) end
+end
+
+-- No handle is left of an actor that is not alive.
+function does.actor(id)
+  local actor = redis.call('HMGET', keys.actor(id), fields.refs, fields.state)
+  if actor[1] ~= '0' or actor[2] == words.ALIVE then return end
+  local node = redis.call('HGET', keys.task(id), fields.node)
+  if not node or node == '' then bury(id, 'All handles of the actor went out of scope.') end
+end
+
+function does.parked(id)
+  local calls = redis.call('LPOP', keys.parked(id), limits.SLICE)
+  if not calls then return end
+  local cause = redis.call('HGET', keys.actor(id), fields.cause) or 'The actor is dead.'
+  for _, task in ipairs(calls) do
+    local record = redis.call('HMGET', keys.task(task), fields.state, fields.job)
+    local head = head_of(task)
+    if record[1] == words.QUEUED and head then
+      end_task(task, keys.task(task), record[2], head, words.FAILED, system_error('ActorDiedError', cause))
+    end
+  end
+  if #calls == limits.SLICE then again('parked', id) end
+end
+
+local function cancel_for_job(task, job)
+  local key = keys.task(task)
+  local record = redis.call('HMGET', key, fields.state, fields.node)
+  redis.call('SREM', keys.job_tasks(job), task)
+  if record[1] == words.QUEUED or record[1] == words.WAITING then
+    local head = head_of(task)
+    if head[2] == 0 then dequeue(queue_name(head[5], head[3]), task) end
+    if head[2] ~= 1 then
+      end_task(task, key, job, head, words.CANCELLED, system_error('TaskCancelledError', 'The job that submitted the task has ended.'))
+    end
+  end
+end
+
+-- Actors first (their calls fail), then tasks, then functions, then the job itself.
+function does.job(id)
+  redis.call('HSET', keys.job(id), fields.state, words.ENDED, fields.ended, now)
+  local actors = redis.call('SRANDMEMBER', keys.job_actors(id), 50)
+  for _, actor in ipairs(actors) do
+    local node = redis.call('HGET', keys.actor(actor), fields.node)
+    local creating = redis.call('HGET', keys.task(actor), fields.node)
+    bury(actor, 'The job that created the actor has ended: its owner has died or left.')
+    redis.call('SREM', keys.job_actors(id), actor)
+    for _, host in ipairs({node or '', creating or ''}) do
+      if host ~= '' then post(host, {words.MESSAGE_KILL, actor, 'its job has ended'}) end
+    end
+  end
+  if #actors == 50 then return again('job', id) end
+  local tasks = redis.call('SRANDMEMBER', keys.job_tasks(id), limits.SLICE)
+  for _, task in ipairs(tasks) do cancel_for_job(task, id) end
+  if #tasks == limits.SLICE then return again('job', id) end
+  for _, fn in ipairs(redis.call('SPOP', keys.job_functions(id), limits.SLICE)) do
+    if redis.call('HINCRBY', keys.fn(fn), fields.users, -1) <= 0 then
+      local inner = {}
+      for object in string.gmatch(redis.call('HGET', keys.fn(fn), fields.contains) or '', '%S+') do inner[#inner + 1] = object end
+      redis.call('DEL', keys.fn(fn))
+      release(inner)
+    end
+  end
+  if redis.call('EXISTS', keys.job_functions(id)) == 1 then return again('job', id) end
+  for _, node in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(node, {words.MESSAGE_JOB_ENDED, id}) end
+  redis.call('SREM', keys.jobs, id)
+  redis.call('EXPIRE', keys.job(id), limits.TOMBSTONE_S)
+  redis.call('DEL', keys.logs(id))
+end
+
+local objects = {}
+for _ = 1, limits.SLICE do
+  local chore = redis.call('LPOP', chores)
+  if not chore then break end
+  local kind, id = string.match(chore, '^(%a+):(.*)$')
+  if kind then
+    does[kind](id)
+    break
+  end
+  objects[#objects + 1] = chore
+end
+release(objects)
+send_mail()
+local left = redis.call('LLEN', chores)
+if left > 0 then return {words.MORE, left} end
+return {words.DONE}

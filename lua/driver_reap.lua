@@ -1,0 +1,21 @@
+-- driver_reap: ends a driver without a node whose lease is over: anybody may call it.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   channel   hash     the driver
+-- ARGV
+--   worker    text     its id
+--   now       ms       0 = the server's clock
+-- RETURN
+--   DONE
+--   NOT_YET            its lease is not over
+-- @include endings
+
+local lease = redis.call('ZSCORE', keys.leases, 'driver:' .. worker)
+if lease and tonumber(lease) > now then return {words.NOT_YET} end
+
+-- every check passed: first write
+redis.call('ZREM', keys.leases, 'driver:' .. worker)
+end_process(worker)
+send_mail()
+return {words.DONE}

@@ -1,0 +1,30 @@
+-- lease_renew: a node or a driver without a node says that it lives, and learns whose lease has run out.
+--
+-- When nobody renewed for a while Redis itself was away: then nobody is named as expired for one whole lease.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   leases    zset     member -> end of its lease
+-- ARGV
+--   member    text     node: or driver: and an id
+--   now       ms       0 = the server's clock
+--   free      text     a node's free resources, or ""
+-- RETURN
+--   OK expired chores  a member whose lease is over, or ""; how many chores wait
+--   FENCED             this member was declared dead: it must stop and start as a new one
+
+if not redis.call('ZSCORE', leases, member) then return {words.FENCED} end
+
+-- every check passed: first write
+local tick = redis.call('HMGET', keys.tick, 'last', 'grace')
+local grace = tonumber(tick[2] or '0')
+if tick[1] and now - tonumber(tick[1]) > limits.TICK_GAP_MS then
+  grace = now + limits.LEASE_MS
+  redis.call('HSET', keys.tick, 'grace', grace)
+end
+redis.call('HSET', keys.tick, 'last', now)
+redis.call('ZADD', leases, now + limits.LEASE_MS, member)
+if free ~= '' then redis.call('HSET', keys.node(string.sub(member, 6)), fields.free, free) end
+local expired = ''
+if now >= grace then expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] or '' end
+return {words.OK, expired, redis.call('LLEN', keys.chores)}

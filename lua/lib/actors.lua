@@ -1,0 +1,60 @@
+-- actors: how an actor ends, or starts again.
+-- @include task_record
+
+-- Forget what an actor's creation needed: it will not start again.
+local function drop_creation(actor, job)
+  local head = head_of(actor)
+  if not head then return end
+  dequeue(queue_name(head[5], head[3]), actor)
+  redis.call('DEL', keys.spec(actor), keys.task(actor))
+  redis.call('SREM', keys.job_tasks(job), actor)
+  local doomed = {}
+  for _, id in ipairs(head[8]) do doomed[#doomed + 1] = id end
+  for _, id in ipairs(head[9]) do doomed[#doomed + 1] = id end
+  release(doomed)
+end
+
+-- The actor is dead for good: its name is free at once, calls that wait for it fail, now or as a chore.
+local function bury(actor, cause)
+  local key = keys.actor(actor)
+  local record = redis.call('HMGET', key, fields.state, fields.node, fields.job, fields.detached, fields.name, fields.namespace)
+  if not record[1] or record[1] == words.DEAD then return end
+  redis.call('HSET', key, fields.state, words.DEAD, fields.cause, cause, fields.ended, redis.call('TIME')[1])
+  if record[5] and record[5] ~= '' then redis.call('HDEL', keys.actor_names, record[6] .. '/' .. record[5]) end
+  if record[2] and record[2] ~= '' then
+    redis.call('SREM', keys.node_actors(record[2]), actor)
+    redis.call('SREM', keys.node_tasks(record[2]), actor)
+  end
+  redis.call('SREM', keys.job_actors(record[3]), actor)
+  drop_creation(actor, record[3])
+  if redis.call('EXISTS', keys.parked(actor)) == 1 then redis.call('RPUSH', keys.chores, 'parked:' .. actor) end
+  if record[4] == '1' then
+    redis.call('RPUSH', keys.chores, 'job:' .. record[3])
+    release({actor .. 'fffffffe'})
+  end
+  if redis.call('HGET', key, fields.refs) == '0' then redis.call('DEL', key, keys.callers(actor)) end
+end
+
+-- Its process is gone, unasked: start again while restarts are left and anybody holds it, else bury. Returns the new state.
+local function restart_or_bury(actor, cause)
+  local key = keys.actor(actor)
+  local record = redis.call('HMGET', key, fields.max_restarts, fields.restarts, fields.refs, fields.node)
+  local most, restarts = tonumber(record[1]), tonumber(record[2])
+  local head = head_of(actor)
+  if record[3] == '0' or not head or (most >= 0 and restarts >= most) then
+    bury(actor, cause)
+    return words.DEAD
+  end
+  if record[4] ~= '' then redis.call('SREM', keys.node_actors(record[4]), actor) end
+  redis.call('HSET', key, fields.state, words.RESTARTING, fields.restarts, restarts + 1, fields.node, '', fields.worker, '')
+  redis.call('HINCRBY', keys.task(actor), fields.attempt, 1)
+  redis.call('HSET', keys.task(actor), fields.state, words.QUEUED, fields.node, '')
+  redis.call('SADD', keys.job_tasks(head[3]), actor)
+  enqueue(queue_name(head[5], head[3]), actor, queue_score(head[11], head[10], 0))
+  ring_idle(head[5], 1)
+  return words.RESTARTING
+end
+
+local function is_unneeded(actor)
+  return redis.call('HGET', keys.actor(actor), fields.refs) == '0'
+end

@@ -1,0 +1,54 @@
+-- settle: make a value visible, and wake what waited for it.
+-- @include references
+
+-- The inbox message that carries or announces a value.
+local function announcement(id, value, size, at)
+  if at and at ~= '' then return {words.MESSAGE_LOCATED, id, size, at} end
+  if #value > limits.INBOX_VALUE then return {words.MESSAGE_FETCH, id} end
+  return {words.MESSAGE_VALUE, id, value}
+end
+
+local function system_error(class, message)
+  return 'S' .. cmsgpack.pack({class, message})
+end
+
+-- A dependency of these tasks is ready: queue those that wait for nothing else.
+local function wake_dependents(id)
+  local dependents = keys.dependents(id)
+  local woken = redis.call('LPOP', dependents, limits.SLICE)
+  if not woken then return end
+  for _, task in ipairs(woken) do
+    local key = keys.task(task)
+    local record = redis.call('HMGET', key, fields.state, fields.unready)
+    if record[1] == words.WAITING then
+      if tonumber(record[2]) > 1 then
+        redis.call('HINCRBY', key, fields.unready, -1)
+      else
+        local spec = redis.call('GET', keys.spec(task))
+        local head = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec)))
+        local name = queue_name(head[5], head[3])
+        redis.call('HDEL', key, fields.unready)
+        redis.call('HSET', key, fields.state, words.QUEUED)
+        enqueue(name, task, queue_score(head[11], head[10], redis.call('INCR', keys.sequence)))
+        ring_idle(head[5], 1)
+      end
+    end
+  end
+  if redis.call('EXISTS', dependents) == 1 then
+    -- More than a slice waited: whoever does the chores goes on.
+    redis.call('RPUSH', keys.chores, 'wake:' .. id)
+  end
+end
+
+-- Tell everybody who waited: the maker's process (which always hears of its own tasks) and those that asked.
+local function wake(id, watched, held, message)
+  local maker = string.sub(id, 1, 16)
+  if held then post(maker, message) end
+  if watched then
+    for _, watcher in ipairs(redis.call('SMEMBERS', keys.watchers(id))) do
+      if watcher ~= maker or not held then post(watcher, message) end
+    end
+    redis.call('DEL', keys.watchers(id))
+    wake_dependents(id)
+  end
+end

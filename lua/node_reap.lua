@@ -1,0 +1,58 @@
+-- node_reap: takes apart, a slice a call, a node whose lease is over (or which leaves): anybody may call it.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   node      hash     the node's record
+-- ARGV
+--   id        text     the node's id
+--   now       ms       0 = the server's clock
+--   leaving   int      1: the node says so itself, its lease does not matter
+-- RETURN
+--   DONE
+--   MORE
+--   NOT_YET            its lease is not over
+-- @include reap
+
+local lease = redis.call('ZSCORE', keys.leases, 'node:' .. id)
+local state = redis.call('HGET', node, fields.state)
+if leaving ~= 1 and lease and tonumber(lease) > now then return {words.NOT_YET} end
+if not state then return {words.DONE} end
+
+-- every check passed: first write
+if state ~= words.DEAD then
+  redis.call('HSET', node, fields.state, words.DEAD, fields.ended, now)
+  redis.call('SREM', keys.nodes, id)
+  redis.call('HDEL', keys.idle, id)
+  redis.call('HDEL', keys.process(id), fields.route)
+  post(id, {words.MESSAGE_LOST})
+end
+local slice = 50
+local actors = redis.call('SRANDMEMBER', keys.node_actors(id), slice)
+for _, actor in ipairs(actors) do restart_or_bury(actor, 'The actor died because its node has died.') end
+for _, actor in ipairs(actors) do redis.call('SREM', keys.node_actors(id), actor) end
+local tasks = #actors < slice and redis.call('SRANDMEMBER', keys.node_tasks(id), slice) or actors
+if #actors < slice then
+  for _, task in ipairs(tasks) do reap_task(task, id) end
+end
+local objects = #tasks < slice and redis.call('SPOP', keys.node_objects(id), slice) or tasks
+if #tasks < slice then
+  for _, object in ipairs(objects) do reap_object(object, id) end
+end
+if #objects < slice then
+  for _, process in ipairs(redis.call('SMEMBERS', keys.node_processes(id))) do
+    if redis.call('HGET', keys.process(process), fields.kind) == 'driver' and leaving ~= 1 then
+      -- A driver outlives its node: it has one lease to come by itself.
+      redis.call('HSET', keys.process(process), fields.route, 'direct')
+      redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'driver:' .. process)
+      redis.call('SREM', keys.node_processes(id), process)
+    else
+      end_process(process)
+    end
+  end
+end
+send_mail()
+if #objects == slice then return {words.MORE} end
+redis.call('ZREM', keys.leases, 'node:' .. id)
+redis.call('DEL', keys.process(id), keys.inbox(id), keys.holds(id), keys.node_processes(id))
+redis.call('EXPIRE', node, limits.TOMBSTONE_S)
+return {words.DONE}

@@ -1,0 +1,45 @@
+-- object_located: a node has made, or dropped, a copy of an object in its shared memory.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   channel   hash     the node
+-- ARGV
+--   worker    text     the calling process
+--   route     text     the node that relays, or "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   present   int      1: a copy was made, 0: it is gone
+--   objects   rest     ids
+-- RETURN
+--   OK
+--   REPEAT reply
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include inbox
+-- @include object_key
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then return refusal end
+
+-- every check passed: first write
+for i = objects_at, #ARGV do
+  local id = ARGV[i]
+  local key = object_key(id)
+  local at = redis.call('HGET', key, fields.at)
+  local others = {}
+  for node in string.gmatch(at or '', '%S+') do
+    if node ~= worker then others[#others + 1] = node end
+  end
+  if not at then
+    if present == 1 then post(worker, {words.MESSAGE_FREE, id}) end
+  else
+    if present == 1 then others[#others + 1] = worker end
+    redis.call('HSET', key, fields.at, table.concat(others, ' '))
+    redis.call(present == 1 and 'SADD' or 'SREM', keys.node_objects(worker), id)
+  end
+end
+send_mail()
+close_call(channel, number)
+return {words.OK}

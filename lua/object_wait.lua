@@ -1,0 +1,40 @@
+-- object_wait: asks to be told of objects: those that are ready now at once, the others when they are.
+--
+-- KEYS
+--   channel   hash     the asking process
+-- ARGV
+--   worker    text     the asking process
+--   route     text     the node that relays, or "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   objects   rest     ids
+-- RETURN
+--   OK                 the news come through the inbox
+--   REPEAT reply
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include settle
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then return refusal end
+
+-- every check passed: first write
+for i = objects_at, #ARGV do
+  local id = ARGV[i]
+  local key = object_key(id)
+  local object = redis.call('HMGET', key, fields.state, fields.value, fields.size, fields.at)
+  if not object[1] then
+    post(worker, {words.MESSAGE_VALUE, id, system_error('ObjectLostError',
+      'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.')})
+  elseif FINAL[object[1]] and (object[2] or object[4]) then
+    post(worker, announcement(id, object[2], object[3], object[4]))
+  else
+    redis.call('SADD', keys.watchers(id), worker)
+    redis.call('HSET', key, fields.watched, 1)
+  end
+end
+send_mail()
+close_call(channel, number)
+return {words.OK}

@@ -1,0 +1,32 @@
+-- task_claim: hands a node the ready work that fits it, or remembers the node as idle.
+--
+-- KEYS
+--   channel   hash     the claiming node
+-- ARGV
+--   worker    text     the claiming node
+--   route     text     "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   free      text     the node's free resources
+--   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
+--   limit     int      at most so many tasks
+-- RETURN
+--   OK work backlog    work = {{attempt, spec, news of arguments}, ...}
+--   REPEAT work
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include hand_out
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then
+  if refusal[1] == words.REPEAT then refusal[2] = hand_again(refusal[2]) end
+  return refusal
+end
+
+-- every check passed: first write
+local work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
+send_mail()
+close_with_work(channel, number, claimed)
+return {words.OK, work, backlog()}

@@ -1,0 +1,45 @@
+-- task_finish: records how attempts ended, makes their values visible, wakes what waited, and hands the node its next work.
+--
+-- A finish is fenced by task, attempt and node: a late one is STALE and changes nothing.
+--
+-- FLAGS allow-oom
+-- KEYS
+--   channel   hash     the reporting node
+-- ARGV
+--   worker    text     the reporting node
+--   route     text     "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   free      text     the node's free resources after these finishes
+--   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
+--   limit     int      at most so many tasks
+--   finishes  rest     packed: task, attempt, outcome, returns {{inline or false, size, {contained ids}}}, borrower, {kept ids}, detail
+-- RETURN
+--   OK stale work backlog   stale = {task, ...}; work as in task_claim
+--   REPEAT work
+--   GAP last
+--   FENCED
+-- @include channel
+-- @include hand_out
+-- @include finish
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then
+  if refusal[1] == words.REPEAT then refusal[2] = hand_again(refusal[2]) end
+  return refusal
+end
+local finishes = {}
+for i = finishes_at, #ARGV do finishes[#finishes + 1] = cmsgpack.unpack(ARGV[i]) end
+
+-- every check passed: first write
+local stale = {}
+for _, finish in ipairs(finishes) do
+  if not finish_attempt(worker, finish) then stale[#stale + 1] = finish[1] end
+end
+finish_all(worker)
+local work, claimed = {}, {}
+if limit > 0 then work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE)) end
+send_mail()
+close_with_work(channel, number, claimed)
+return {words.OK, stale, work, backlog()}

@@ -1,0 +1,83 @@
+-- task_submit: records a batch of new tasks; those their node starts itself as claimed, ready ones into queues, others as waiting.
+--
+-- Actor calls are in here too, because a caller's tasks and calls travel in one order: a call goes to its actor's node at once, or is
+-- parked until the actor is alive.
+--
+-- KEYS
+--   channel   hash     the submitting process
+-- ARGV
+--   worker    text     the submitting process
+--   route     text     the node that relays, or "direct"
+--   number    int      the call's number on the channel
+--   seen      text     inbox position to trim to, or ""
+--   now       ms       0 = the server's clock
+--   claims    text     one letter per task: R running on the relaying node, C claimed by it, - for the cluster
+--   specs     rest     packed specs
+-- RETURN
+--   OK queued          how many of them are in queues or waiting
+--   REPEAT reply
+--   GAP last
+--   FENCED
+--   JOB_ENDED
+-- @include channel
+-- @include settle
+-- @include task_record
+
+local refusal = open_call(channel, worker, route, number, seen)
+if refusal then return refusal end
+
+local heads = {}
+for i = specs_at, #ARGV do
+  local spec = ARGV[i]
+  heads[#heads + 1] = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec)))
+end
+if heads[1] and redis.call('HGET', keys.job(heads[1][3]), fields.state) ~= words.RUNNING then
+  redis.call('HSET', channel, fields.last, number)
+  return {words.JOB_ENDED}
+end
+
+-- every check passed: first write
+local ids, claimed, held, queued, rung = {}, {}, {}, 0, {}
+local sequence = redis.call('INCRBY', keys.sequence, #heads) - #heads
+local callers = {}
+for i, head in ipairs(heads) do
+  local task, claim = head[1], string.sub(claims, i, i)
+  ids[#ids + 1] = task
+  redis.call('SET', keys.spec(task), ARGV[specs_at + i - 1])
+  retain_all(head[8])
+  retain_all(head[9])
+  if head[2] == 2 then
+    retain(head[14] .. 'fffffffe')
+    local caller = {head[14], head[15]}
+    callers[head[14]] = caller
+  end
+  local state, node = words.QUEUED, nil
+  if claim == 'R' or claim == 'C' then
+    state, node = claim == 'R' and words.RUNNING or words.CLAIMED, route
+    claimed[#claimed + 1] = task
+    create_task(head, state, node)
+  elseif head[2] == 2 then
+    submit_call(head, ARGV[specs_at + i - 1])
+  else
+    local unready = register_dependent(head)
+    queued = queued + 1
+    if unready > 0 then
+      create_task(head, words.WAITING, nil, unready)
+    else
+      create_task(head, words.QUEUED)
+      local name = queue_name(head[5], head[3])
+      enqueue(name, task, queue_score(head[11], head[10], sequence + i))
+      rung[head[5]] = (rung[head[5]] or 0) + 1
+    end
+  end
+  hold_returns(worker, head, held)
+end
+for actor, caller in pairs(callers) do redis.call('HSET', keys.callers(actor), worker, caller[2]) end
+add_all('SADD', keys.job_tasks(heads[1][3]), ids)
+add_all('SADD', keys.node_tasks(route), claimed)
+add_all('SADD', keys.holds(worker), held)
+for demand, count in pairs(rung) do ring_idle(demand, count, nil) end
+fail_orphans()
+send_mail()
+close_call(channel, number)
+return {words.OK, queued}
