@@ -1,0 +1,64 @@
+"""The command line: `redray start | stop | status | worker | list`. One file per command.
+
+An error is one sentence on stderr. The exit code is 2 for a command that was written wrong, 1 for one that failed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from redray.exceptions import RayError
+from redray.version import __version__
+
+COMMANDS = {"start": "start", "stop": "stop", "status": "status", "worker": "worker", "list": "listing"}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when that command is asked for: `redray --version` need not load a node."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"redray.cli.{COMMANDS[name]}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="redray", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run Python functions and classes on many cores and machines, scheduled by Redis.
+
+    A program needs none of these commands: redray.init() starts what it needs. They make a cluster that several
+    programs, or machines, share.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    try:
+        code: Any = cli.main(args=arguments, prog_name="redray", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "redray"
+        return _fail(f"{error.format_message().rstrip('.')}. See '{command} --help'.", error.exit_code)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        return _fail("interrupted.", 130)
+    except (RayError, OSError) as error:
+        return _fail(str(error), 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(sentence: str, code: int) -> int:
+    click.echo(f"redray: {sentence}", err=True)
+    return code

@@ -57,8 +57,7 @@ def test_the_password_travels_as_a_file(name: str) -> None:
 
 def test_redis_keeps_what_it_acknowledged() -> None:
     settings = (ROOT / "docker/redis-start").read_text()
-    promised = "appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction", "requirepass $password", "umask 077"
-    for line in promised:
+    for line in ("appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction", "requirepass $password"):
         assert re.search(rf"^{re.escape(line)}$", settings, re.MULTILINE), f"{line} is gone"
     assert mounts(SERVICES["redis"])["/data"] == "redis"
     assert settings.index("umask 077") < settings.index("> /tmp/redis.conf")

@@ -1,0 +1,36 @@
+"""From the options of `start` and `worker` to a running node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redray.cli.options import own_address
+from redray.gcs.address import Address
+from redray.local_cluster import Process
+
+if TYPE_CHECKING:
+    from redray.worker.launch import NodeConfig
+
+
+def make_config(redis: Address, temp_dir: str, node: dict[str, Any], is_head: bool = False) -> NodeConfig:
+    """`node` holds the values of `options.node_options`, by name."""
+    from redray.worker.launch import NodeConfig
+
+    return NodeConfig(
+        redis_url=redis.url(),
+        num_cpus=node["num_cpus"],
+        num_gpus=node["num_gpus"],
+        resources=node["resources"],
+        labels=node["labels"],
+        object_store_memory=node["object_store_memory"],
+        node_ip_address=node["node_ip_address"] or own_address(redis),
+        temp_dir=temp_dir,
+        is_head=is_head,
+    )
+
+
+def launch(redis: Address, temp_dir: str, node: dict[str, Any], is_head: bool) -> Process:
+    """A node in the background, ready to take work."""
+    from redray.worker.launch import spawn_node
+
+    return Process.of("node", spawn_node(make_config(redis, temp_dir, node, is_head)).pid)

@@ -1,0 +1,120 @@
+"""Read-only views of a cluster, for people: what the command line shows. Nothing here changes state or blocks Redis.
+
+Large families are walked with SCAN in slices, and only the fields that are shown are read: a value may be 100 KiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from redray.gcs.client import Connection, ReplyError
+from redray.gcs.keys import DEFAULT_TAG, Keys
+from redray.gcs.schema import FIELDS, LIMITS, ActorState, NodeState, TaskState
+from redray.resources import from_text, from_units
+
+Row = dict[str, Any]
+
+_NODE = ("state", "address", "host", "pid", "resources", "free", "labels")
+_JOB = ("state", "namespace", "driver", "host", "pid", "started", "ended")
+_ACTOR = ("state", "class", "name", "namespace", "node", "pid", "job", "restarts", "cause")
+_TASK = ("state", "name", "kind", "job", "node", "attempt", "retries", "unready")
+_OBJECT = ("state", "size", "at", "refs")
+_ENDED = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
+
+
+class Inspector:
+    """The rows of each table, as dicts with readable keys. `limit` bounds how many are read."""
+
+    def __init__(self, connection: Connection, tag: str = DEFAULT_TAG) -> None:
+        self._connection = connection
+        self._keys = Keys(tag)
+
+    def nodes(self, limit: int = 10_000) -> list[Row]:
+        rows = self._table("node", _NODE, limit)
+        for row in rows:
+            row["resources"] = quantities(row["resources"])
+            row["free"] = quantities(row["free"]) if row["state"] != NodeState.DEAD else {}
+        return sorted(rows, key=lambda row: (row["state"], row["id"]))
+
+    def jobs(self, limit: int = 10_000) -> list[Row]:
+        return sorted(self._table("job", _JOB, limit), key=lambda row: (row["started"], row["id"]))
+
+    def actors(self, limit: int = 10_000) -> list[Row]:
+        return sorted(self._table("actor", _ACTOR, limit), key=lambda row: (row["state"], row["id"]))
+
+    def tasks(self, limit: int = 10_000) -> list[Row]:
+        """Tasks that have not ended, and those that have while somebody holds their value."""
+        return sorted(self._table("task", _TASK, limit), key=lambda row: (row["state"], row["id"]))
+
+    def objects(self, limit: int = 10_000) -> list[Row]:
+        """Values that were put or returned. A task's first return value lives in the task's own hash."""
+        rows = self._table("object", (*_OBJECT, "contains"), limit)
+        for row in self._table("task", _OBJECT, limit - len(rows)):
+            if row["state"] in _ENDED:
+                rows.append({**row, "id": row["id"] + "00000000", "contains": ""})
+        lengths = self._pipeline([("HSTRLEN", self._keys.of_object(row["id"]), FIELDS["value"]) for row in rows])
+        for row, length in zip(rows, lengths, strict=True):
+            row["size"] = int(row["size"] or length)
+        return sorted(rows, key=lambda row: str(row["id"]))
+
+    def queued(self) -> dict[str, int]:
+        """Ready tasks that no node has taken: demand -> how many, over all jobs."""
+        names = [_text(name) for name in self._connection.call("ZRANGE", self._key("queues"), 0, LIMITS["SLICE"] - 1)]
+        counts = self._pipeline([("ZCARD", self._key("queue", name)) for name in names])
+        waiting: dict[str, int] = {}
+        for name, count in zip(names, counts, strict=True):
+            demand = name.partition("|")[0]
+            waiting[demand] = waiting.get(demand, 0) + count
+        return waiting
+
+    def living_actors(self, limit: int = 10_000) -> int:
+        return sum(row["state"] != ActorState.DEAD for row in self.actors(limit))
+
+    def _table(self, family: str, fields: Sequence[str], limit: int) -> list[Row]:
+        identifiers = list(islice(self._identifiers(family), max(0, limit)))
+        names = [FIELDS[field] for field in fields]
+        found = self._pipeline([("HMGET", self._key(family, identifier), *names) for identifier in identifiers])
+        rows = []
+        for identifier, values in zip(identifiers, found, strict=True):
+            row: Row = {"id": identifier, **{name: _text(value) for name, value in zip(fields, values, strict=True)}}
+            if row["state"]:  # else it was deleted since the scan saw its key
+                rows.append(row)
+        return rows
+
+    def _identifiers(self, family: str) -> Iterator[str]:
+        prefix = self._key(family, "")
+        seen = set()  # SCAN may name a key twice
+        cursor = b"0"
+        while True:
+            cursor, names = self._connection.call("SCAN", cursor, "MATCH", prefix + "*", "COUNT", LIMITS["SLICE"])
+            for name in names:
+                identifier = _text(name)[len(prefix) :]
+                if identifier not in seen:
+                    seen.add(identifier)
+                    yield identifier
+            if cursor == b"0":
+                return
+
+    def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        replies: list[Any] = []
+        for first in range(0, len(commands), LIMITS["SLICE"]):
+            replies += self._connection.pipeline(commands[first : first + LIMITS["SLICE"]])
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        return replies
+
+    def _key(self, name: str, identifier: str | None = None) -> str:
+        found = getattr(self._keys, name)
+        return str(found if identifier is None else found(identifier))
+
+
+def quantities(text: str) -> dict[str, float]:
+    """`CPU:4,GPU:0.5` -> `{"CPU": 4.0, "GPU": 0.5}`."""
+    return {name: from_units(units) for name, units in from_text(text or "-").items()}
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("utf-8", "replace") if value is not None else ""
