@@ -1,0 +1,252 @@
+"""An actor inside its worker: made once, then called by method name.
+
+    sync       one call at a time, in the main thread, in the order they arrive
+    threaded   `max_concurrency` > 1 or concurrency groups: a thread pool per group
+    async      any `async def` method: one event loop in a thread of its own, a semaphore per group (`async_actor`)
+
+While threads or the loop run user code, the main thread goes on taking calls from the node.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from redray.exit import ActorExitRequested
+from redray.gcs.schema import Outcome
+from redray.spec import TaskHead, unpack_payload
+from redray.task_context import TaskContext
+from redray.worker import output, shutdown
+from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
+from redray.worker.host import Host
+from redray.worker.messages import ActorExit, Done, Run
+
+if TYPE_CHECKING:
+    from redray.worker.executor import Executor
+
+TERMINATE, READY, CALL = "__ray_terminate__", "__ray_ready__", "__ray_call__"
+DEFAULT_GROUP = ""
+
+
+def create(executor: Executor, host: Host, run: Run, head: TaskHead) -> tuple[Done | None, Actor | None]:
+    """Make the actor that `run` describes. No `Done` yet: its `__init__` still runs on the event loop, which will post it. No actor:
+    the `Done` says why `__init__` failed."""
+    actor = _kind(head)(executor, host, head, run)
+    done = actor.construct(run)
+    return done, actor if done is None or done.outcome == Outcome.VALUE else None
+
+
+def _kind(head: TaskHead) -> type[Actor]:
+    options = head.options
+    if options.get("is_async"):
+        from redray.worker.async_actor import AsyncActor
+
+        return AsyncActor
+    if int(options.get("max_concurrency") or 1) > 1 or options.get("concurrency_groups"):
+        return ThreadedActor
+    return Actor
+
+
+class Actor:
+    """A sync actor, and what the other two have in common."""
+
+    def __init__(self, executor: Executor, host: Host, head: TaskHead, run: Run) -> None:
+        self.instance: Any = None
+        self.executor = executor
+        self.host = host
+        self.creation = head
+        self.running: dict[str, TaskContext] = {}
+        self._class_name = head.name
+        self._gpus = run.gpus
+        self._leaving = threading.Lock()
+
+    # ---- what the executor calls -------------------------------------------------------------------------------------------------
+    def construct(self, run: Run) -> Done | None:
+        """Load the class and call its `__init__`, in the main thread."""
+        context = TaskContext(self.creation, run.attempt, run.gpus)
+        who = Who(f"{self._class_name}.__init__", self.creation.actor)
+        return self.executor.attempt(run, self.creation, context, partial(self.make, run), who)
+
+    def make(self, run: Run, /, *args: Any, **kwargs: Any) -> None:
+        cls = self.host.load_function(self.creation.function, run.function)
+        self._class_name = cls.__name__
+        self.instance = cls(*args, **kwargs)
+
+    def call(self, run: Run, head: TaskHead) -> None:
+        context = self.begin(run, head)
+        done = self.executor.attempt(run, head, context, self.method(head), self.who(head))
+        self.finish(done, head, run.attempt, self.executor.hold)
+
+    def cancel(self, task: str) -> None:
+        """Tell the call, if it has not ended. Sync and threaded methods have to look at `is_canceled()` themselves."""
+        context = self.running.get(task)
+        if context is not None:
+            context.cancelled = True
+
+    def retire(self) -> bool:
+        """The node wants the actor to end. True: the main thread may leave now. False: it goes on serving calls that have begun,
+        and the process ends by itself after them."""
+        return True
+
+    # ---- steps of a call, used by all kinds --------------------------------------------------------------------------------------
+    def begin(self, run: Run, head: TaskHead) -> TaskContext:
+        context = self.running[head.task] = TaskContext(head, run.attempt, run.gpus or self._gpus, self.creation)
+        return context
+
+    def method(self, head: TaskHead) -> Callable[..., Any]:
+        """What to call. A name that does not exist raises when called, so that the error is that of the call."""
+        name = head.function
+        if name == CALL:
+            return self._call_function
+        if name == READY:
+            return _ready
+        if name == TERMINATE:
+            return self._terminate
+        try:
+            method: Callable[..., Any] = getattr(self.instance, name)
+        except Exception as error:  # a missing name, or a property or __getattr__ of the user's that raises
+            return partial(_raise, error)
+        return method
+
+    def who(self, head: TaskHead) -> Who:
+        return Who(f"{self._class_name}.{head.function}", self.creation.actor, self.instance)
+
+    def finish(self, done: Done, head: TaskHead, attempt: int, send: Callable[[Done], None]) -> None:
+        self.running.pop(head.task, None)
+        if not ActorExitRequested.requested:
+            send(done)
+            return
+        reason = "it ended itself" if head.function == TERMINATE else "it called exit_actor()"
+        self.host.post(exit_done(head, attempt, reason))
+        self.leave(ActorExit(reason))
+
+    def leave(self, farewell: ActorExit | None, code: int = 0) -> NoReturn:
+        """End the process from whichever thread this is: the main thread may be waiting for the node."""
+        self._leaving.acquire()  # for ever: a second caller waits here for the end
+        if farewell is not None:
+            for context in list(self.running.values()):
+                self.host.post(exit_done(context.head, context.attempt, "it ended before this call did"))
+            self.host.post(farewell)
+        try:
+            shutdown.graceful(self.host, self, code)
+        except BaseException:  # a hook or an atexit function raised: the process ends all the same
+            sys.excepthook(*sys.exc_info())
+        finally:
+            output.flush()
+            os._exit(code)
+
+    def _call_function(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return function(self.instance, *args, **kwargs)
+
+    def _terminate(self) -> None:
+        raise ActorExitRequested("it ended itself")
+
+
+def _ready() -> bool:
+    return True
+
+
+def _raise(error: Exception, *_args: Any, **_kwargs: Any) -> None:
+    raise error
+
+
+def group_sizes(head: TaskHead, default: int) -> dict[str, int]:
+    """Calls at once in each concurrency group; the default group is `max_concurrency`."""
+    sizes = {str(name): int(size) for name, size in (head.options.get("concurrency_groups") or {}).items()}
+    sizes[DEFAULT_GROUP] = int(head.options.get("max_concurrency") or default)
+    return sizes
+
+
+def group_of(head: TaskHead, sizes: dict[str, int]) -> str:
+    group = str(head.options.get("concurrency_group") or DEFAULT_GROUP)
+    if group not in sizes:
+        raise ValueError(f"The actor has no concurrency group {group!r}, only {sorted(name for name in sizes if name)}.")
+    return group
+
+
+class ConcurrentActor(Actor):
+    """Calls run outside the main thread. What ends the actor has to wait for them outside the main thread, too."""
+
+    default_concurrency = 1
+
+    def __init__(self, executor: Executor, host: Host, head: TaskHead, run: Run) -> None:
+        super().__init__(executor, host, head, run)
+        self.sizes = group_sizes(head, self.default_concurrency)
+        self._some_ended = threading.Condition()
+
+    def call(self, run: Run, head: TaskHead) -> None:
+        self.executor.mark.start(head.task, run.attempt)
+        if head.function == TERMINATE:
+            self._leave_after_all(ActorExit("it ended itself"), exit_done(head, run.attempt, "it ended itself"))
+            return
+        context = self.begin(run, head)
+        try:
+            self.start(run, head, context, group_of(head, self.sizes))
+        except BaseException as error:  # unpickling an argument runs user code
+            self.finish(error_done(head, run.attempt, error, 0, self.who(head)), head, run.attempt, self.send)
+
+    def start(self, run: Run, head: TaskHead, context: TaskContext, group: str) -> None:
+        """Have the call run in `group`, in another thread, which hands its `Done` to `finish`."""
+        raise NotImplementedError
+
+    def send(self, done: Done) -> None:
+        self.host.post(done)
+        self.host.flush()
+
+    def retire(self) -> bool:
+        self._leave_after_all(None, None)
+        return False
+
+    def finish(self, done: Done, head: TaskHead, attempt: int, send: Callable[[Done], None]) -> None:
+        super().finish(done, head, attempt, send)
+        with self._some_ended:
+            self._some_ended.notify_all()
+
+    def _leave_after_all(self, farewell: ActorExit | None, last: Done | None) -> None:
+        threading.Thread(target=self._wait_and_leave, args=(farewell, last), name="redray-leave", daemon=True).start()
+
+    def _wait_and_leave(self, farewell: ActorExit | None, last: Done | None) -> None:
+        with self._some_ended:
+            self._some_ended.wait_for(lambda: not self.running)
+        if last is not None:
+            self.host.post(last)
+        self.leave(farewell)
+
+
+class ThreadedActor(ConcurrentActor):
+    def __init__(self, executor: Executor, host: Host, head: TaskHead, run: Run) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        super().__init__(executor, host, head, run)
+        self._pools = {
+            name: ThreadPoolExecutor(size, thread_name_prefix=f"actor{name and '-'}{name}") for name, size in self.sizes.items()
+        }
+
+    def start(self, run: Run, head: TaskHead, context: TaskContext, group: str) -> None:
+        self._pools[group].submit(self._run, run, head, context)
+
+    def _run(self, run: Run, head: TaskHead, context: TaskContext) -> None:
+        """In a thread of the pool."""
+        if context.cancelled:  # while it waited for a thread
+            self.finish(cancelled_done(head, run.attempt, 0), head, run.attempt, self.send)
+            return
+        self.host.set_context(context)
+        started = perf_counter_ns()
+        who = self.who(head)
+        try:
+            args, kwargs = arguments(self.host, head, unpack_payload(run.spec), run.values)
+            value = self.method(head)(*args, **kwargs)
+            done = value_done(self.host, head, run.attempt, value, (perf_counter_ns() - started) // 1000, who)
+        except SystemExit as error:
+            self.leave(None, exit_code(error))
+        except BaseException as error:  # user code may raise anything: it becomes the result
+            done = error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)
+        finally:
+            self.host.set_context(None)
+            output.flush()
+        self.finish(done, head, run.attempt, self.send)

@@ -1,0 +1,163 @@
+"""One attempt of a task, step by step: its arguments out of the payload, its value or error into a `Done`. No state, no loop.
+
+The payload of a spec is empty for a call without arguments, else the serialized tuple `(args, kwargs, slots)`. A slot
+`(position or keyword, number)` says that this argument is to be replaced by value `number` of the head's `waits_for`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Generator
+from typing import Any
+
+from redray.exceptions import RayError, RayTaskError
+from redray.gcs.schema import Outcome
+from redray.spec import ACTOR_CREATION, STREAMING, TaskHead
+from redray.store import serialization
+from redray.worker.host import Host
+from redray.worker.messages import Done, Returned
+
+_NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+
+class DependencyFailed(Exception):
+    """An argument's task failed, so the body never runs: its result is `error`, which already says whose traceback it is."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def arguments(host: Host, head: TaskHead, payload: memoryview, inline: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as the function is to get them. Raises DependencyFailed, or whatever unpickling user data raises."""
+    values: list[tuple[bool, Any]] = []
+    if head.waits_for:
+        values = host.load_values(head.waits_for, inline)
+        for is_error, value in values:
+            if is_error:
+                raise DependencyFailed(value)
+    if not payload:
+        return _NO_ARGUMENTS
+    args, kwargs, slots = serialization.deserialize(payload)
+    if slots:
+        args = list(args)
+        for place, number in slots:
+            if isinstance(place, str):
+                kwargs[place] = values[number][1]
+            else:
+                args[place] = values[number][1]
+    return args, kwargs
+
+
+def value_done(host: Host, head: TaskHead, attempt: int, value: Any, run_us: int, who: Who) -> Done:
+    """`Done` for what the body returned; an error if it cannot be stored or does not fit `num_returns`."""
+    count = head.num_returns
+    try:
+        if count == 1:
+            returns = [host.store_return(head.task, 0, value)]
+        else:
+            returns = [host.store_return(head.task, i, item) for i, item in enumerate(_split(head, value, count))]
+    except BaseException as error:  # pickling runs user code, and a generator's body runs only now: they may raise anything
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise
+        return error_done(head, attempt, error, run_us, who)
+    return Done(head.task, attempt, Outcome.VALUE, returns, run_us)
+
+
+def error_done(head: TaskHead, attempt: int, error: BaseException, run_us: int, who: Who) -> Done:
+    """`Done` for an attempt that ended in `error`: every return is that error."""
+    outcome = Outcome.RETRY if _asks_for_retry(head, error) else Outcome.ERROR
+    if isinstance(error, DependencyFailed):
+        error = error.error
+    else:
+        error = who.wrap(error)
+    packed = serialization.pack_error(error)
+    return Done(head.task, attempt, outcome, _copies(head, packed), run_us)
+
+
+def exit_done(head: TaskHead, attempt: int, reason: str) -> Done:
+    """`Done` for a call that ended its actor, or came after its end."""
+    message = f"The actor {head.actor} is dead: {reason}."
+    packed = serialization.pack_system_error("ActorDiedError", message, actor_id=head.actor)
+    return Done(head.task, attempt, Outcome.ERROR, _copies(head, packed), 0)
+
+
+def cancelled_done(head: TaskHead, attempt: int, run_us: int) -> Done:
+    """Without returns: whoever records the end names the task in the error, the same way as for one that never ran."""
+    return Done(head.task, attempt, Outcome.CANCELLED, [], run_us)
+
+
+def exit_code(error: SystemExit) -> int:
+    """What the interpreter would exit with: a text is printed, and means 1."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+class Who:
+    """Names the running function in its errors: `f`, or `Class.method` with the actor's id and repr."""
+
+    __slots__ = ("_actor_id", "_instance", "_name")
+
+    def __init__(self, name: str, actor_id: str | None = None, instance: Any = None) -> None:
+        self._name = name
+        self._actor_id = actor_id
+        self._instance = instance
+
+    def wrap(self, error: BaseException) -> BaseException:
+        shown = None if self._instance is None else _safe_repr(self._instance)
+        ip = os.environ.get("REDRAY_NODE_IP")
+        try:
+            return RayTaskError.from_exception(error, self._name, os.getpid(), ip, shown, self._actor_id)
+        except Exception as problem:  # a __str__ or __repr__ of the user's that raises while the traceback is formatted
+            text = f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
+            return RayTaskError(self._name, text, RayError(text), os.getpid(), ip, shown, self._actor_id)
+
+
+def _safe_repr(instance: Any) -> str:
+    try:
+        return repr(instance)
+    except Exception as problem:  # user code: an error message must not fail because of it
+        return f"<{type(instance).__name__}, whose __repr__ raised {type(problem).__name__}>"
+
+
+def _split(head: TaskHead, value: Any, count: int) -> list[Any]:
+    if count == 0:
+        if value is not None:
+            sys.stderr.write(f"{head.name}() has num_returns=0, so what it returned is dropped.\n")
+        return []
+    if count == STREAMING:
+        raise ValueError(f'{head.name}() has num_returns="streaming", which needs a generator function on a streaming session.')
+    try:
+        items = value if isinstance(value, (tuple, list)) else list(value)
+    except TypeError:
+        if isinstance(value, Generator) or hasattr(type(value), "__iter__"):
+            raise
+        raise ValueError(f"{head.name}() returned one {type(value).__name__}, but num_returns={count}.") from None
+    if len(items) != count:
+        raise ValueError(f"{head.name}() returned {len(items)} values, but num_returns={count}.")
+    return list(items)
+
+
+def _copies(head: TaskHead, packed: bytes) -> list[Returned]:
+    """A creation without a return still has to tell why it failed."""
+    count = max(head.num_returns, 1 if head.kind == ACTOR_CREATION or head.num_returns == STREAMING else 0)
+    return [Returned(packed, len(packed), [])] * count
+
+
+def _asks_for_retry(head: TaskHead, error: BaseException) -> bool:
+    wanted = head.options.get("retry_exceptions")
+    if not wanted or not isinstance(error, Exception) or isinstance(error, DependencyFailed):
+        return False
+    if wanted is True:
+        return True
+    try:
+        return isinstance(error, pickle.loads(wanted))
+    except Exception as problem:  # classes that this worker cannot import: then the error is none of them
+        sys.stderr.write(f"retry_exceptions of {head.name}() cannot be loaded here: {problem!r}\n")
+        return False

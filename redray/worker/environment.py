@@ -1,0 +1,33 @@
+"""What a worker process takes over from its job and from the demand of what it runs: import paths, directory, variables."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from redray.resources import UNIT, from_text
+from redray.spec import TaskHead
+from redray.worker.messages import JobInfo
+
+
+class Environment:
+    def __init__(self) -> None:
+        self._sets_threads = "OMP_NUM_THREADS" not in os.environ
+        self._demand = ""
+
+    def enter_job(self, job: JobInfo) -> None:
+        """Import what the driver could import, relative paths included. Entries that this machine does not have are left out."""
+        directory = job.config.get("cwd")
+        if directory and os.path.isdir(directory):
+            os.chdir(directory)
+        wanted = [entry for entry in job.config.get("sys_path", ()) if entry == "" or os.path.exists(entry)]
+        if wanted:
+            sys.path[:] = wanted + [entry for entry in sys.path if entry not in wanted]
+
+    def prepare(self, head: TaskHead, gpus: list[int]) -> None:
+        """Before a task's or an actor's code runs."""
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        if self._sets_threads and head.demand != self._demand:
+            self._demand = head.demand
+            os.environ["OMP_NUM_THREADS"] = str(max(1, from_text(head.demand).get("CPU", 0) // UNIT))

@@ -1,0 +1,205 @@
+"""What a worker process does: takes runs from its node, executes them, tells how they ended.
+
+Plain tasks and the calls of a sync actor run here, in the main thread, one after the other; threaded and async actors run in
+`actor_runner`, while this thread goes on taking calls. A `Done` is held back only while the next run, already here, is known to be
+short: 1 ms at most, and a watchdog thread sends it if the guess was wrong.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from time import perf_counter_ns
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from redray.exit import ActorExitRequested
+from redray.spec import ACTOR_CALL, TASK, TaskHead, unpack_head, unpack_payload
+from redray.task_context import TaskContext
+from redray.worker import output
+from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
+from redray.worker.environment import Environment
+from redray.worker.host import Host
+from redray.worker.marks import Mark
+from redray.worker.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
+from redray.worker.watchdog import FlushWatchdog
+
+if TYPE_CHECKING:
+    from redray.worker.actor_runner import Actor
+
+SHORT_US = 1000  # a run expected to be shorter lets the results before it wait
+_MOST_HELD = 32
+
+
+class Leave(Exception):
+    """Ends the worker process: `code` is its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main(host: Host, mark: Mark) -> int:
+    """Run a worker until its node or its user's code ends it. Returns the exit code."""
+    from redray.worker import shutdown
+
+    executor = Executor(host, mark)
+    try:
+        executor.serve()
+        return shutdown.graceful(host, executor.actor)
+    except Leave as leave:
+        return shutdown.graceful(host, executor.actor, leave.code)
+
+
+class Executor:
+    def __init__(self, host: Host, mark: Mark) -> None:
+        self.actor: Actor | None = None
+        self._host = host
+        self.mark = mark
+        self._environment = Environment()
+        self._context: TaskContext | None = None
+        self._interruptible = False
+        self._expected_us: dict[str, int] = {}
+        self._calls: dict[str, int] = {}  # function -> runs, where max_calls bounds them
+        self._held = 0  # results posted and not sent
+        self._held_since = 0
+        self._watchdog = FlushWatchdog(host.flush)
+
+    def serve(self) -> None:
+        """Returns after an `Exit`, raises `Leave` when user code ends the process."""
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        while True:
+            work = self._host.next_run(wait=False)
+            if work is None:
+                self._send()
+                work = self._host.next_run(wait=True)
+            if type(work) is Run:
+                self._take(work)
+            elif type(work) is Cancel:
+                self._cancel(work.task)
+            elif type(work) is JobInfo:
+                self._environment.enter_job(work)
+            elif type(work) is Exit:
+                self._send()
+                if self.actor is None or self.actor.retire():
+                    return
+
+    # ---- one run -----------------------------------------------------------------------------------------------------------------
+    def _take(self, run: Run) -> None:
+        head = unpack_head(run.spec)
+        if self._held and self._must_send(head):
+            self._send()
+        if head.kind == TASK:
+            done = self._run_task(run, head)
+            self.hold(done)
+            self._end_after_max_calls(head)
+        elif head.kind == ACTOR_CALL and self.actor is not None:
+            self.actor.call(run, head)
+        else:
+            self._create_actor(run, head)
+
+    def _run_task(self, run: Run, head: TaskHead) -> Done:
+        self._environment.prepare(head, run.gpus)
+        done = self.attempt(run, head, TaskContext(head, run.attempt, run.gpus), None, Who(head.name))
+        expected = self._expected_us.get(head.function, SHORT_US)
+        self._expected_us[head.function] = max(done.run_us, expected - (expected >> 3))
+        return done
+
+    def attempt(self, run: Run, head: TaskHead, context: TaskContext, body: Any, who: Who) -> Done:
+        """Execute in the main thread, interruptible by the node. `body` None means the function that the head names."""
+        self.mark.start(head.task, run.attempt)
+        self._context = context
+        self._host.set_context(context)
+        started = perf_counter_ns()
+        try:
+            try:
+                self._interruptible = True
+                if self.mark.has_cancel():  # its SIGINT may have come before this task did
+                    self._on_interrupt()
+                if body is None:
+                    body = self._host.load_function(head.function, run.function)
+                args, kwargs = arguments(self._host, head, unpack_payload(run.spec), run.values)
+                value = body(*args, **kwargs)
+            finally:
+                self._interruptible = False
+            run_us = (perf_counter_ns() - started) // 1000
+            return value_done(self._host, head, run.attempt, value, run_us, who)
+        except KeyboardInterrupt:
+            return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
+        except ActorExitRequested as request:
+            return exit_done(head, run.attempt, request.reason)
+        except SystemExit as error:
+            raise Leave(exit_code(error)) from None
+        except BaseException as error:  # user code may raise anything: it becomes the result
+            return error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)
+        finally:
+            self._context = None
+            self._host.set_context(None)
+            output.flush()
+
+    def _on_interrupt(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """SIGINT: the node asks to cancel the attempt that it wrote into shared memory. Anything else that runs here is left alone."""
+        target = self.mark.cancelled()
+        if target is None:
+            return
+        if self.actor is not None:
+            self.actor.cancel(target[0])
+            return
+        context = self._context
+        if self._interruptible and context is not None and target == (context.head.task, context.attempt):
+            context.cancelled = True
+            self._interruptible = False  # once: the code that turns the interrupt into an outcome must not be hit by another
+            raise KeyboardInterrupt
+
+    # ---- actors ------------------------------------------------------------------------------------------------------------------
+    def _create_actor(self, run: Run, head: TaskHead) -> None:
+        from redray.worker import actor_runner
+
+        if head.kind == ACTOR_CALL:
+            self.hold(exit_done(head, run.attempt, "it does not live in this process"))
+            return
+        self._environment.prepare(head, run.gpus)
+        done, self.actor = actor_runner.create(self, self._host, run, head)
+        if done is not None:
+            self.hold(done)
+
+    def _cancel(self, task: str) -> None:
+        if self.actor is not None:
+            self.actor.cancel(task)
+
+    # ---- results -----------------------------------------------------------------------------------------------------------------
+    def hold(self, done: Done) -> None:
+        """Post a result of this thread; it is sent before this thread blocks, or begins something long."""
+        self._host.post(done)
+        if not self._held:
+            self._held_since = perf_counter_ns()
+        self._held += 1
+
+    def _must_send(self, head: TaskHead) -> bool:
+        """Whether the results held back must go before `head` starts."""
+        if head.kind != TASK or self._held >= _MOST_HELD or self._expected_us.get(head.function, SHORT_US) >= SHORT_US:
+            return True
+        if perf_counter_ns() - self._held_since > SHORT_US * 1000:
+            return True
+        self._watchdog.hold()
+        return False
+
+    def _send(self) -> None:
+        self._host.flush()
+        self._held = 0
+
+    def _end_after_max_calls(self, head: TaskHead) -> None:
+        """Leave when this worker has run the function `max_calls` times. What waits in the queue goes back, unstarted."""
+        most = head.options.get("max_calls") if head.options else 0
+        if not most:
+            return
+        calls = self._calls[head.function] = self._calls.get(head.function, 0) + 1
+        if calls < most:
+            return
+        waiting: list[str] = []
+        while (work := self._host.next_run(wait=False)) is not None:
+            if type(work) is Run:
+                waiting.append(unpack_head(work.spec).task)
+        if waiting:
+            self._host.post(HandedBack(waiting))
+        raise Leave(0)
