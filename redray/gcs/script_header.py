@@ -121,8 +121,15 @@ class Header:
             entries = self.keys if section == "KEYS" else self.argv
             entries[-1] = entries[-1]._replace(meaning=f"{entries[-1].meaning} {text}")
 
-    def locals(self) -> list[str]:
-        """The statements that stand for the header. They count first: a wrong call is a sentence and writes nothing."""
+    def block(self) -> str:
+        """The statements that stand for the header, on as many lines, so that the numbers of the lines below hold."""
+        statements = self._statements()
+        last = self.length - 1
+        lines = [*statements[:last], " ".join(statements[last:])]
+        return "\n".join(lines + [""] * (self.length - len(lines)))
+
+    def _statements(self) -> list[str]:
+        """They count first: a wrong call is a sentence and writes nothing."""
         rest = bool(self.argv) and self.argv[-1].type == "rest"
         fixed = len(self.argv) - rest
         takes = f"{self.name} takes {len(self.keys)} keys and {fixed} arguments{' or more' if rest else ''}"

@@ -54,8 +54,8 @@ class Vocabulary(NamedTuple):
 SHARED = Vocabulary(schema.WORDS, schema.FIELDS, schema.LIMITS, keys.FAMILIES, keys.SINGLETONS)
 
 
-class Line(NamedTuple):
-    """Where a rendered line came from, and what Redis gets."""
+class Piece(NamedTuple):
+    """Whole lines of what Redis gets, and the place of the first one."""
 
     file: str
     number: int
@@ -67,14 +67,14 @@ class Script:
 
     __slots__ = ("_origin", "argv", "flags", "keys", "name", "returns", "sha", "source", "summary")
 
-    def __init__(self, header: Header, lines: list[Line]) -> None:
+    def __init__(self, header: Header, pieces: list[Piece]) -> None:
         import hashlib
 
         self.name, self.summary, self.flags = header.name, header.summary, header.flags
         self.keys, self.argv, self.returns = tuple(header.keys), tuple(header.argv), tuple(header.returns)
-        self.source = "\n".join([line.text for line in lines]) + "\n"
+        self.source = "\n".join([piece.text for piece in pieces]) + "\n"
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        self._origin = _origin(lines)
+        self._origin = _origin(pieces)
 
     def __repr__(self) -> str:
         return f"Script({self.name}, {self.sha[:8]})"
@@ -89,15 +89,14 @@ class Script:
         return _ERROR_LINE.sub(locate, message)
 
 
-def _origin(lines: list[Line]) -> list[tuple[int, str, int]]:
-    """(rendered line, file, line in file) wherever a run of consecutive lines of one file begins."""
-    runs: list[tuple[int, str, int]] = []
-    previous = ("", 0)
-    for rendered, line in enumerate(lines, 1):
-        if (line.file, line.number) != (previous[0], previous[1] + 1):
-            runs.append((rendered, line.file, line.number))
-        previous = (line.file, line.number)
-    return runs
+def _origin(pieces: list[Piece]) -> list[tuple[int, str, int]]:
+    """(line in the source, file, line in the file) of each piece's beginning."""
+    places: list[tuple[int, str, int]] = []
+    line = 1
+    for piece in pieces:
+        places.append((line, piece.file, piece.number))
+        line += piece.text.count("\n") + 1
+    return places
 
 
 class Loader:
@@ -107,25 +106,22 @@ class Loader:
         if not _TAG.fullmatch(tag):
             raise ScriptError(f"The cluster tag {tag!r} may hold letters, digits, '_', '-' and '.' only.")
         self.directory, self.vocabulary, self.tag, self.modern = directory, vocabulary, tag, modern
-        self._libraries: dict[str, tuple[list[str], list[Line]]] = {}
+        self._libraries: dict[str, tuple[list[str], str]] = {}
 
     def script(self, name: str) -> Script:
         file = f"{name}.lua"
         text = self._read(file)
         header = Header(file, text.splitlines())
         included, code = self._code(file, text)
-        lines: list[Line] = []
-        if "allow-oom" in header.flags or "no-writes" in header.flags:
-            lines += [Line(file, 1, self._flag_line(header))]
+        pieces: list[Piece] = []
+        if header.flags:
+            pieces.append(Piece(file, 1, self._flag_line(header)))
         done: set[str] = set()
         for library in included:
-            self._include(library, done, lines)
-        statements = header.locals()
-        room = header.length
-        block = [*statements[: room - 1], " ".join(statements[room - 1 :])] if len(statements) > room else statements
-        block += [""] * (room - len(block))
-        lines += [Line(file, number, statement) for number, statement in enumerate(block, 1)]
-        return Script(header, lines + code[room:])
+            self._include(library, done, pieces)
+        pieces.append(Piece(file, 1, header.block()))
+        pieces.append(Piece(file, header.length + 1, code.split("\n", header.length)[-1]))
+        return Script(header, pieces)
 
     def _flag_line(self, header: Header) -> str:
         if self.modern:
@@ -133,7 +129,7 @@ class Loader:
         # 6.2 has no flags, but refuses what needs memory only until a script has written, and deleting nothing counts.
         return f"redis.call('DEL', '{{{self.tag}}}:nothing')" if "allow-oom" in header.flags else ""
 
-    def _include(self, name: str, done: set[str], lines: list[Line], stack: tuple[str, ...] = ()) -> None:
+    def _include(self, name: str, done: set[str], pieces: list[Piece], stack: tuple[str, ...] = ()) -> None:
         if name in stack:
             raise ScriptError(f"lua/lib/{name}.lua:1: @include goes in a circle: {' -> '.join((*stack, name))}.")
         if name in done:
@@ -143,16 +139,16 @@ class Loader:
             self._libraries[name] = self._code(file, self._read(file))
         included, code = self._libraries[name]
         for inner in included:
-            self._include(inner, done, lines, (*stack, name))
+            self._include(inner, done, pieces, (*stack, name))
         done.add(name)
-        lines += code
+        pieces.append(Piece(file, 1, code))
 
     def _read(self, file: str) -> str:
         with open(os.path.join(self.directory, file), encoding="utf-8") as stream:
             return stream.read()
 
-    def _code(self, file: str, text: str) -> tuple[list[str], list[Line]]:
-        """The names `text` includes, and its lines with every shared word in place."""
+    def _code(self, file: str, text: str) -> tuple[list[str], str]:
+        """The names `text` includes, and the text with every shared word in place."""
         included: list[str] = []
         edits: list[tuple[int, int, str]] = []
         at = 0
@@ -168,8 +164,7 @@ class Loader:
                     edits += self._shared(match, text)
                 except LookupError as error:
                     raise ScriptError(f"lua/{file}:{_line_at(text, match.start())}: {error.args[0]}") from None
-        rendered = _apply(text, edits) if edits else text
-        return included, [Line(file, number, line) for number, line in enumerate(rendered.splitlines(), 1)]
+        return included, (_apply(text, edits) if edits else text).rstrip("\n")
 
     def _comment(self, file: str, text: str, match: re.Match[str], included: list[str]) -> int:
         if _LONG_OPEN.match(text, match.start() + 2):
