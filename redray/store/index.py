@@ -89,7 +89,7 @@ class Index:
         return entry
 
     def free(self, object: str) -> bool:
-        """Forget the object. True if its memory is free now; False if its readers or writer keep it, or it is unknown."""
+        """Forget the object. True if its memory is free now; False if it is still in use, or unknown."""
         entry = self._entries.pop(object, None)
         if entry is None:
             return False
