@@ -9,7 +9,8 @@
 --   seen      text     inbox position to trim to, or ""
 --   now       ms       0 = the server's clock
 --   spec      text     packed spec of the creation task, whose id is the actor's
---   record    msgpack  name, namespace, class, detached (1 or 0), max_restarts, max_task_retries, methods (opaque)
+--   record    msgpack  name, namespace, class, detached (1 or 0), max_restarts, max_task_retries
+--   methods   text     opaque: what handles made by name need to know
 -- RETURN
 --   OK
 --   EXISTS actor       the name is taken by that actor
@@ -43,7 +44,7 @@ end
 local detached = record[4]
 redis.call('HSET', keys.actor(actor), fields.state, words.PENDING, fields.name, record[1], fields.namespace, record[2],
   fields.class, record[3], fields.job, job, fields.creator, worker, fields.detached, detached, fields.max_restarts, record[5],
-  fields.restarts, 0, fields.max_task_retries, record[6], fields.methods, record[7], fields.refs, 1 + detached,
+  fields.restarts, 0, fields.max_task_retries, record[6], fields.methods, methods, fields.refs, 1 + detached,
   fields.function, head[13], fields.node, '', fields.started, now)
 if record[1] ~= '' then redis.call('HSET', keys.actor_names, full_name, actor) end
 if detached == 1 then

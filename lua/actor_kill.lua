@@ -34,9 +34,9 @@ end
 local creating = redis.call('HGET', keys.task(actor), fields.node)
 if final == 1 then bury(actor, cause) end
 if record[2] ~= '' then
-  post(record[2], {words.MESSAGE_KILL, actor, cause})
+  post(record[2], words.MESSAGE_KILL, actor, cause)
 elseif creating and creating ~= '' then
-  post(creating, {words.MESSAGE_KILL, actor, cause})
+  post(creating, words.MESSAGE_KILL, actor, cause)
 end
 send_mail()
 close_call(channel, number)

@@ -49,7 +49,7 @@ if redis.call('EXISTS', keys.parked(actor)) == 0 then
   redis.call('SREM', keys.node_tasks(worker), actor)
   redis.call('SADD', keys.node_actors(worker), actor)
   redis.call('HSET', keys.actor(actor), fields.state, words.ALIVE, fields.node, worker, fields.worker, process)
-  if redis.call('HGET', keys.actor(actor), fields.refs) == '0' then post(worker, {words.MESSAGE_RETIRE, actor}) end
+  if redis.call('HGET', keys.actor(actor), fields.refs) == '0' then post(worker, words.MESSAGE_RETIRE, actor) end
   reply = {words.OK, calls, redis.call('HGETALL', keys.callers(actor))}
 end
 send_mail()

@@ -67,7 +67,7 @@ function does.job(id)
     bury(actor, 'The job that created the actor has ended: its owner has died or left.')
     redis.call('SREM', keys.job_actors(id), actor)
     for _, host in ipairs({node or '', creating or ''}) do
-      if host ~= '' then post(host, {words.MESSAGE_KILL, actor, 'its job has ended'}) end
+      if host ~= '' then post(host, words.MESSAGE_KILL, actor, 'its job has ended') end
     end
   end
   if #actors == 50 then return again('job', id) end
@@ -83,7 +83,7 @@ function does.job(id)
     end
   end
   if redis.call('EXISTS', keys.job_functions(id)) == 1 then return again('job', id) end
-  for _, node in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(node, {words.MESSAGE_JOB_ENDED, id}) end
+  for _, node in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(node, words.MESSAGE_JOB_ENDED, id) end
   redis.call('SREM', keys.jobs, id)
   redis.call('EXPIRE', keys.job(id), limits.TOMBSTONE_S)
   redis.call('DEL', keys.logs(id))

@@ -24,7 +24,7 @@ if state ~= words.DEAD then
   redis.call('SREM', keys.nodes, id)
   redis.call('HDEL', keys.idle, id)
   redis.call('HDEL', keys.process(id), fields.route)
-  post(id, {words.MESSAGE_LOST})
+  post(id, words.MESSAGE_LOST)
 end
 local slice = 50
 local actors = redis.call('SRANDMEMBER', keys.node_actors(id), slice)

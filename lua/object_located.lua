@@ -33,7 +33,7 @@ for i = objects_at, #ARGV do
     if node ~= worker then others[#others + 1] = node end
   end
   if not at then
-    if present == 1 then post(worker, {words.MESSAGE_FREE, id}) end
+    if present == 1 then post(worker, words.MESSAGE_FREE, id) end
   else
     if present == 1 then others[#others + 1] = worker end
     redis.call('HSET', key, fields.at, table.concat(others, ' '))

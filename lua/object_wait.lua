@@ -26,10 +26,11 @@ for i = objects_at, #ARGV do
   local key = object_key(id)
   local object = redis.call('HMGET', key, fields.state, fields.value, fields.size, fields.at)
   if not object[1] then
-    post(worker, {words.MESSAGE_VALUE, id, system_error('ObjectLostError',
-      'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.')})
+    post(worker, words.MESSAGE_VALUE, id, system_error('ObjectLostError',
+      'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.'))
   elseif FINAL[object[1]] and (object[2] or object[4]) then
-    post(worker, announcement(id, object[2], object[3], object[4]))
+    local kind, data = announcement(object[2], object[3], object[4])
+    post(worker, kind, id, data)
   else
     redis.call('SADD', keys.watchers(id), worker)
     redis.call('HSET', key, fields.watched, 1)

@@ -37,7 +37,7 @@ if record[1] == words.QUEUED or record[1] == words.WAITING then
   end_task(task, key, record[3], head, words.CANCELLED, system_error('TaskCancelledError', 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled.'))
   record[1] = words.CANCELLED
 elseif record[1] == words.CLAIMED or record[1] == words.RUNNING then
-  post(record[2], {words.MESSAGE_CANCEL, task, force})
+  post(record[2], words.MESSAGE_CANCEL, task, force)
 end
 send_mail()
 close_call(channel, number)

@@ -14,7 +14,8 @@
 --   free      text     the node's free resources after these finishes
 --   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
 --   limit     int      at most so many tasks
---   finishes  rest     packed: task, attempt, outcome, returns {{inline or false, size, {contained ids}}}, borrower, {kept ids}, detail
+--   finishes  rest     packed: task, attempt, outcome, returns {{is inline, size, {contained ids}}}, borrower, {kept ids}, detail;
+--                      each followed by the values of its inline returns
 -- RETURN
 --   OK stale work backlog   stale = {task, ...}; work as in task_claim
 --   REPEAT work
@@ -30,7 +31,18 @@ if refusal then
   return refusal
 end
 local finishes = {}
-for i = finishes_at, #ARGV do finishes[#finishes + 1] = cmsgpack.unpack(ARGV[i]) end
+local at = finishes_at
+while at <= #ARGV do
+  local finish = cmsgpack.unpack(ARGV[at])
+  at = at + 1
+  for _, returned in ipairs(finish[4]) do
+    if returned[1] then
+      returned[1] = ARGV[at]
+      at = at + 1
+    end
+  end
+  finishes[#finishes + 1] = finish
+end
 
 -- every check passed: first write
 local stale = {}

@@ -23,7 +23,7 @@ local function publish(id, key, state, returned, node, watched, refs)
     redis.call('HSET', key, fields.contains, table.concat(contains, ' '))
     for _, inner in ipairs(contains) do retain(inner) end
   end
-  wake(id, watched, refs > 0, announcement(id, inline, size, value_at))
+  wake(id, watched, refs > 0, announcement(inline, size, value_at))
 end
 
 -- Refs that the worker keeps beyond this attempt are registered before the argument pins drop.
@@ -41,7 +41,7 @@ local function return_call(task, key, head, spec, job, detail)
   if actor[1] == words.ALIVE then
     redis.call('HSET', key, fields.state, words.CLAIMED, fields.node, actor[2])
     redis.call('SADD', keys.node_tasks(actor[2]), task)
-    post(actor[2], {words.MESSAGE_CALL, tonumber(redis.call('HGET', key, fields.attempt)), spec})
+    post(actor[2], words.MESSAGE_CALL, tonumber(redis.call('HGET', key, fields.attempt)), spec)
   elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
     redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
     redis.call('LPUSH', keys.parked(head[14]), task)
@@ -79,7 +79,7 @@ local function complete(task, key, record, head, node, state, returns)
         publish(id, keys.object(id), object_state, returned, node, object[2], tonumber(object[1]))
         if tonumber(object[1]) == 0 then dropped[#dropped + 1] = id end
       elseif not returned[1] then
-        post(node, {words.MESSAGE_FREE, id})
+        post(node, words.MESSAGE_FREE, id)
       end
     end
   end

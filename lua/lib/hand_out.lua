@@ -7,7 +7,7 @@ local function argument_news(head)
   for _, id in ipairs(head[8]) do
     local object = redis.call('HMGET', object_key(id), fields.value, fields.size, fields.at)
     if object[3] and object[3] ~= '' then
-      news[#news + 1] = {words.MESSAGE_LOCATED, id, object[2], object[3]}
+      news[#news + 1] = {words.MESSAGE_LOCATED, id, object[2] .. ' ' .. object[3]}
     elseif object[1] then
       news[#news + 1] = {words.MESSAGE_VALUE, id, object[1]}
     end

@@ -36,7 +36,7 @@ local function ring_idle(demand, count, except)
     if rung >= count then return end
     if idle[i] ~= except and times_fit(demand, parse_demand(idle[i + 1])) > 0 then
       redis.call('HDEL', keys.idle, idle[i])
-      post(idle[i], {words.MESSAGE_RING})
+      post(idle[i], words.MESSAGE_RING)
       rung = rung + 1
     end
   end

@@ -67,5 +67,5 @@ local function reap_object(id, node)
   local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST
   redis.call('HDEL', key, fields.at, fields.size)
   redis.call('HSET', key, fields.state, state, fields.value, packed)
-  wake(id, record[2], tonumber(record[3]) > 0, announcement(id, packed))
+  wake(id, record[2], tonumber(record[3]) > 0, announcement(packed))
 end

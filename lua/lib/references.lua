@@ -23,7 +23,7 @@ local function free_object(id, key, record, doomed)
   if at then
     for node in string.gmatch(at, '%S+') do
       redis.call('SREM', keys.node_objects(node), id)
-      post(node, {words.MESSAGE_FREE, id})
+      post(node, words.MESSAGE_FREE, id)
     end
   end
   if contains then
@@ -57,7 +57,7 @@ local function release_actor(key, id)
   if actor[1] == words.DEAD then
     redis.call('DEL', key, keys.callers(string.sub(id, 1, 24)))
   elseif actor[1] == words.ALIVE then
-    post(actor[2], {words.MESSAGE_RETIRE, string.sub(id, 1, 24)})
+    post(actor[2], words.MESSAGE_RETIRE, string.sub(id, 1, 24))
   else
     redis.call('RPUSH', keys.chores, 'actor:' .. string.sub(id, 1, 24))
   end

@@ -1,11 +1,11 @@
 -- settle: make a value visible, and wake what waited for it.
 -- @include references
 
--- The inbox message that carries or announces a value.
-local function announcement(id, value, size, at)
-  if at and at ~= '' then return {words.MESSAGE_LOCATED, id, size, at} end
-  if #value > limits.INBOX_VALUE then return {words.MESSAGE_FETCH, id} end
-  return {words.MESSAGE_VALUE, id, value}
+-- The kind and data of the inbox message that carries or announces a value; of a located one: size and nodes.
+local function announcement(value, size, at)
+  if at and at ~= '' then return words.MESSAGE_LOCATED, size .. ' ' .. at end
+  if #value > limits.INBOX_VALUE then return words.MESSAGE_FETCH, '' end
+  return words.MESSAGE_VALUE, value
 end
 
 local function system_error(class, message)
@@ -41,12 +41,12 @@ local function wake_dependents(id)
 end
 
 -- Tell everybody who waited: the maker's process (which always hears of its own tasks) and those that asked.
-local function wake(id, watched, held, message)
+local function wake(id, watched, held, kind, data)
   local maker = string.sub(id, 1, 16)
-  if held then post(maker, message) end
+  if held then post(maker, kind, id, data) end
   if watched then
     for _, watcher in ipairs(redis.call('SMEMBERS', keys.watchers(id))) do
-      if watcher ~= maker or not held then post(watcher, message) end
+      if watcher ~= maker or not held then post(watcher, kind, id, data) end
     end
     redis.call('DEL', keys.watchers(id))
     wake_dependents(id)

@@ -60,7 +60,7 @@ local function submit_call(head, spec)
   if actor[1] == words.ALIVE then
     create_task(head, words.CLAIMED, actor[2])
     redis.call('SADD', keys.node_tasks(actor[2]), head[1])
-    post(actor[2], {words.MESSAGE_CALL, 1, spec})
+    post(actor[2], words.MESSAGE_CALL, 1, spec)
   elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
     create_task(head, words.QUEUED)
     redis.call('RPUSH', keys.parked(head[14]), head[1])
@@ -76,13 +76,13 @@ local function end_task(task, key, job, head, state, packed)
   redis.call('HSET', key, fields.state, state, fields.value, packed)
   local watched = redis.call('HGET', key, fields.watched)
   local first = task .. '00000000'
-  wake(first, watched, refs > 0, announcement(first, packed))
+  wake(first, watched, refs > 0, announcement(packed))
   for index = 1, head[6] - 1 do
     local id = task .. string.format('%08x', index)
     local object = redis.call('HMGET', keys.object(id), fields.refs, fields.watched)
     if object[1] then
       redis.call('HSET', keys.object(id), fields.state, words.FAILED, fields.value, packed)
-      wake(id, object[2], tonumber(object[1]) > 0, announcement(id, packed))
+      wake(id, object[2], tonumber(object[1]) > 0, announcement(packed))
       if tonumber(object[1]) == 0 then release({id}) end
     end
   end

@@ -5,6 +5,8 @@ All keys of a cluster carry its hash tag, so that one cluster lives in one slot 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 DEFAULT_TAG = "redray"
 
 FAMILIES: dict[str, str] = {
@@ -56,17 +58,12 @@ class Keys:
         self.prefix = "{" + tag + "}:"
         for name, text in SINGLETONS.items():
             setattr(self, name, self.prefix + text)
+        for family, text in FAMILIES.items():
+            setattr(self, family, (self.prefix + text).__add__)
 
-    def __getattr__(self, family: str) -> object:
-        if family not in FAMILIES:
-            raise AttributeError(f"No key family {family!r}: see redray/gcs/keys.py.")
-        prefix = self.prefix + FAMILIES[family]
+    if TYPE_CHECKING:
 
-        def key(identifier: str) -> str:
-            return prefix + identifier
-
-        self.__dict__[family] = key
-        return key
+        def __getattr__(self, name: str) -> Any: ...
 
     def of_object(self, object_id: str) -> str:
         """The hash that carries an object's state: its task's for a first return value, the actor's for handles, else its own."""

@@ -30,6 +30,8 @@ class Hello(_Message, tag=1):
     job: str
     pid: int
     last: int
+    namespace: str = ""  # a driver's
+    config: bytes = b""  # a driver's packed job configuration, for the workers of its job
 
 
 class Call(_Message, tag=2):
@@ -91,6 +93,7 @@ class Done(_Message, tag=8):
     outcome: str
     returns: list[Returned]
     run_us: int
+    detail: str = ""  # for people: why it failed, where no packed error says it better
     keeps: list[str] = []  # borrowed refs the worker still holds (an actor's state): registered before the argument pins drop
 
 
