@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "redray"
-        return _fail(f"{error.format_message().rstrip('.')}. See '{command} --help'.", error.exit_code)
+        message = " ".join(error.format_message().split())  # click lists choices on lines of their own
+        return _fail(f"{message.rstrip('.')}. See '{command} --help'.", error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:

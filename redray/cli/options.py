@@ -38,9 +38,12 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic for mypy alo
 
 def parse_ip(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address.") from None
+    if address.is_unspecified:
+        raise ValueError(f"others cannot reach {text}: give the address of one interface.")
+    return str(address)
 
 
 def parse_bytes(text: str) -> int:

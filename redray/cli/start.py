@@ -113,10 +113,11 @@ def _begin(
     host = host or "127.0.0.1"
     login = log_in(redis or _free_address(host, DEFAULT_PORT if port is None else port), password_file, temp_dir)
     if redis is None:
-        from redray.gcs.server import start_tcp
+        from redray.gcs.server import EmbeddedServer
 
         login = msgspec.structs.replace(login, password=login.password or secrets.token_hex(32))
-        server = start_tcp(login.host, login.port, login.password, os.path.join(temp_dir, "redis"), appendonly=False)
+        directory = make_private_directory(os.path.join(temp_dir, "redis"))
+        server = EmbeddedServer.start_tcp(login.host, login.port, login.password, directory, appendonly=False)
         started.append(Process.of("redis", server.pid))
         record(login, temp_dir, started[0])
     write_private(os.path.join(temp_dir, PASSWORD_FILE), login.password)
