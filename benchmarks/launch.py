@@ -77,7 +77,9 @@ def started(command: Sequence[str], report: int, pipe: int) -> Iterator[Child]:
     mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     environment |= {processes.MARK: mark, "RAY_USAGE_STATS_ENABLED": "0"}
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # Ray leaves a folder behind for each start; the name is short because sockets go into it.
+        environment["RAY_TMPDIR"] = folder
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             pass_fds=[report], start_new_session=True,

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report
 from benchmarks.floor import ROWS as FLOOR_ROWS
@@ -60,6 +61,15 @@ def matching(patterns: Sequence[str]) -> list[Row]:
     return [row for row in ROWS.values() if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
 
 
+def present(options: argparse.Namespace, rows: Sequence[Row]) -> list[System]:
+    """The systems that can be timed here; of each of the others, one line says why not."""
+    asked = [System(name, options.ray if name == "ray" else sys.executable) for name in options.systems]
+    useful = [system for system in asked if any(map(system.offers, rows))]
+    reasons = {system: system.missing() for system in useful}
+    print("\n".join(filter(None, reasons.values())), flush=True)
+    return [system for system in useful if reasons[system] is None]
+
+
 def time_round(system: System, rows: Sequence[Row], plan: Plan, results: report.Results) -> dict[str, str]:
     chosen = [row for row in rows if system.offers(row)]
     versions = time_rows(system.python, system.name, [row for row in chosen if row.name not in FRESH], plan, results)
@@ -90,12 +100,12 @@ def output_of(*command: str) -> str:
         return "not found"
 
 
-def facts(options: argparse.Namespace, plan: Plan, versions: dict[str, dict[str, str]]) -> dict[str, object]:
+def facts(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": output_of("git", "describe", "--always", "--dirty"),
         "machine": machine(),
-        "versions": {**versions, "redis-server": output_of("redis-server", "--version")},
+        "versions": {"redis-server": output_of("redis-server", "--version")},
         "rounds": options.rounds,
         "goals": options.goals,
         "plan": asdict(plan),
@@ -136,21 +146,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(report.plain([[row.name, row.title, row.goal_text(spine)] for row in rows])))
         return 0
     plan, results = Plan(options.seconds, options.cpus, options.queued), report.Results()
-    systems, versions = [], {}
-    for name in options.systems:
-        system = System(name, options.ray if name == "ray" else sys.executable)
-        if any(map(system.offers, rows)):
-            why = system.missing()
-            systems += [] if why else [system]
-            print(why or f"{name} will be timed", flush=True)
+    about = facts(options, plan)
+    if os.getloadavg()[0] > 0.5:
+        print(f"The machine is not idle (load {os.getloadavg()[0]:.1f}): expect numbers that wander.")
+    systems = present(options, rows)
     for turn in range(options.rounds):
         for system in systems:
             print(f"round {turn + 1} of {options.rounds}: {system.name}", flush=True)
-            versions[system.name] = time_round(system, rows, plan, results)
+            about["versions"] |= {system.name: time_round(system, rows, plan, results)}
     report.show(rows, results, spine)
     if options.json:
-        text = json.dumps(report.document(rows, results, facts(options, plan, versions), spine), indent=1)
-        options.json.write_text(text + "\n")
+        options.json.write_text(json.dumps(report.document(rows, results, about, spine), indent=1) + "\n")
     missed = any(report.verdict(row, results, spine) in ("NO", "failed") for row in rows)
     return 1 if options.check and missed else 0
 
