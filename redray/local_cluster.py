@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import msgspec
 
+from redray.config import settings
 from redray.exceptions import RaySystemError, SecurityError
 from redray.gcs.address import Address
 
@@ -74,7 +74,7 @@ class LocalCluster:
 
 
 def default_temp_dir() -> str:
-    return os.environ.get("REDRAY_TEMP_DIR") or os.path.join(tempfile.gettempdir(), f"redray-{os.geteuid()}")
+    return settings().temp_dir or f"/tmp/redray-{os.geteuid()}"
 
 
 def make_private_directory(path: str) -> str:

@@ -101,7 +101,7 @@ temp_dir_option = click.option(
     "--temp-dir",
     type=click.Path(file_okay=False),
     default=default_temp_dir,
-    show_default="$REDRAY_TEMP_DIR, else redray-UID in the system's",
+    show_default="$REDRAY_TEMP_DIR, else /tmp/redray-UID",
     help="Directory for sockets, logs and the record of what runs here.",
 )
 
