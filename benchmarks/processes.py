@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 MARK = "BENCHMARK_RUN"
+DEATH_TIMEOUT = 10.0
 
 
 def marked(mark: str) -> set[int]:
@@ -67,15 +68,21 @@ def settled_mb(mark: str, patience: float = 15.0) -> float:
 
 
 def end(mark: str, patience: float) -> int:
-    """Wait for the marked processes to go, then kill those that did not; how many that were."""
+    """Wait for the marked processes to go, then kill those that did not, and see them gone; how many that were."""
+    left = _wait_for_none(mark, patience)
+    for pid in left:
+        _kill(pid)
+    stubborn = _wait_for_none(mark, DEATH_TIMEOUT) if left else set()
+    if stubborn:
+        raise RuntimeError(f"processes {sorted(stubborn)} are still there {DEATH_TIMEOUT:g} s after SIGKILL")
+    return len(left)
+
+
+def _wait_for_none(mark: str, patience: float) -> set[int]:
     deadline = time.monotonic() + patience
-    while left := marked(mark) - {os.getpid()}:
-        if time.monotonic() > deadline:
-            for pid in left:
-                _kill(pid)
-            return len(left)
-        time.sleep(0.1)
-    return 0
+    while (left := marked(mark) - {os.getpid()}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def kill_group(leader: int) -> None:

@@ -66,7 +66,8 @@ def present(options: argparse.Namespace, rows: Sequence[Row]) -> list[System]:
     asked = [System(name, options.ray if name == "ray" else sys.executable) for name in options.systems]
     useful = [system for system in asked if any(map(system.offers, rows))]
     reasons = {system: system.missing() for system in useful}
-    print("\n".join(filter(None, reasons.values())), flush=True)
+    for reason in filter(None, reasons.values()):
+        print(reason, flush=True)
     return [system for system in useful if reasons[system] is None]
 
 
