@@ -16,7 +16,7 @@ help: ## list the targets
 demo: $(VENV)/.examples ## train, compare and serve forecasts on an embedded Redis
 	$(bin)/python examples/forecast.py
 
-test: $(VENV)/.test ## run the whole test suite
+test: $(VENV)/.test $(VENV)/.examples ## run the whole test suite
 	$(bin)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, and the floors of the house
