@@ -59,7 +59,7 @@ def find_server() -> str:
             )
         return chosen
     found: list[str] = []
-    for path in _candidates():
+    for path in candidates():
         version = server_version(path)
         if version is not None and version >= OLDEST:
             return path
@@ -71,7 +71,7 @@ def find_server() -> str:
     )
 
 
-def _candidates() -> Iterator[str]:
+def candidates() -> Iterator[str]:
     directories = [path for path in os.environ.get("PATH", os.defpath).split(os.pathsep) if path]
     for binary in BINARIES:
         yield from (path for path in (os.path.join(folder, binary) for folder in directories) if _executable(path))
