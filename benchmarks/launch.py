@@ -62,12 +62,17 @@ class Child:
         return message
 
     def how_it_ended(self) -> str:
-        code = self.process.wait()
+        try:
+            code = self.process.wait(EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return f"the process closed its report and went on{self.said()}"
         return f"the process ended with {'signal' if code < 0 else 'exit code'} {abs(code)}{self.said()}"
 
     def said(self) -> str:
-        self.output.seek(0)
-        lines = [line for line in self.output.read().decode(errors="replace").splitlines() if line.strip()]
+        # The child writes at the offset it shares with us, so reading must not move it.
+        file = self.output.fileno()
+        tail = os.pread(file, 65536, max(0, os.fstat(file).st_size - 65536))
+        lines = [line for line in tail.decode(errors="replace").splitlines() if line.strip()]
         return f"; it last said: {' | '.join(lines[-3:])[-600:]}" if lines else ""
 
 
@@ -86,9 +91,11 @@ def started(command: Sequence[str], report: int, pipe: int) -> Iterator[Child]:
         )  # fmt: skip
         os.close(report)
         patience = 0.0
+        running = Child(process, pipe, output)
         try:
-            yield Child(process, pipe, output)
-            process.wait(EXIT_TIMEOUT)
+            yield running
+            if process.wait(EXIT_TIMEOUT):
+                print(f"  after its last row, {running.how_it_ended()}", flush=True)
             patience = LEFTOVER_TIMEOUT
         except subprocess.TimeoutExpired:
             print(f"  it reported everything but did not exit within {EXIT_TIMEOUT:g} s: killed", flush=True)

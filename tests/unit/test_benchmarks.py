@@ -233,7 +233,9 @@ def init(**options):
     with open(os.environ["FAKE_PIDS"], "a") as pids:
         print(daemon.pid, file=pids)
 
-def shutdown(): pass
+def shutdown():
+    if os.environ.get("FAKE_SHUTDOWN") == "fails":
+        raise RuntimeError("the cluster does not let go")
 def remote(target): return Remote(target)
 def get(value): return value
 def put(value): raise ValueError("no room for an object")
@@ -298,6 +300,18 @@ def test_a_fresh_start_gives_first_result_and_the_memory_of_all_but_the_driver(f
     assert results.medians("first_result")["ray"] > 0
     # The daemon in its own session is the only other process: an interpreter, so megabytes and not gigabytes.
     assert 1 < results.medians("idle_memory")["ray"] < 100
+
+
+def test_a_shutdown_that_fails_is_said_and_costs_no_row(
+    fake_ray: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_SHUTDOWN", "fails")
+    results = report.Results()
+    launch.time_rows(sys.executable, "ray", rows("tasks_sync"), FAST, results)
+    assert results.medians("tasks_sync") and not results.errors
+    said = capsys.readouterr().out
+    assert "after its last row, the process ended with exit code 1" in said
+    assert "the cluster does not let go" in said
 
 
 @pytest.mark.parametrize("system", ["floor", "pool", "memcpy"])
