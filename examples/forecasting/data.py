@@ -64,7 +64,8 @@ def load(most: int | None = None) -> Panel:
     panel = np.array(records, dtype=RECORD)
     if most is None or most >= len(panel):
         return panel
-    return panel[np.linspace(0, len(panel) - 1, most).round().astype(int)]
+    picked: Panel = panel[np.linspace(0, len(panel) - 1, most).round().astype(int)]
+    return picked
 
 
 def history(record: np.void) -> Series:

@@ -135,8 +135,8 @@ def test_word_count(tmp_path: Path) -> None:
 def test_parameter_server(tmp_path: Path) -> None:
     *steps, found = run(tmp_path, "parameter_server")
     truth = np.array([2.0, -1.0, 0.5])
-    x, y = zip(*points(truth), strict=True)
-    x, y, weights, expected = np.concatenate(x), np.concatenate(y), np.zeros(3), []
+    x, y = (np.concatenate(shares) for shares in zip(*points(truth), strict=True))
+    weights, expected = np.zeros(3), []
     for step in range(1, 81):
         # The mean of the workers' gradients is the gradient over all points, since their shares are equal.
         weights = weights - 0.05 * 2 * x.T @ (x @ weights - y) / len(x)
