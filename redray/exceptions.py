@@ -184,7 +184,7 @@ def _dump_cause(cause: BaseException, traceback_str: str) -> bytes:
             data = cloudpickle.dumps(_ByState(type(cause), cause.args, dict(cause.__dict__)))
             cloudpickle.loads(data)
     except Exception as problem:
-        what = f"The cause, {type(cause).__name__}, could not be pickled ({problem!r})"
+        what = f"The cause, {type(cause).__name__}, could not be pickled ({type(problem).__name__})"
         data = cloudpickle.dumps(RayError(f"{what}. Its traceback was:\n{traceback_str}"))
     return data
 
@@ -224,7 +224,9 @@ def _load_task_error(
     try:
         cause = cloudpickle.loads(cause_data)
     except Exception as problem:  # its class is not importable here: the text must still arrive
-        cause = UnserializableException(f"The cause could not be loaded here ({problem!r}). It was:\n{traceback_str}")
+        cause = UnserializableException(
+            f"The cause could not be loaded here ({type(problem).__name__}). It was:\n{traceback_str}"
+        )
     error = RayTaskError(function_name, traceback_str, cause, pid, ip, actor_repr, actor_id)
     return error.as_instanceof_cause() if dual else error
 
