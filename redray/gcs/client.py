@@ -251,29 +251,28 @@ class Connection:
             raise ConnectionLost(self._lost) from None
 
     def _wait(self, deadline: float | None) -> None:
-        """Waits until something was read, or raises TimeoutError. A Ctrl-C here leaves the connection usable."""
-        while True:
-            if self._out and not self.flush():
-                self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+        """Waits until something was read, or raises TimeoutError. A Ctrl-C meanwhile leaves the stream in order."""
+        arrived = False
+        while not arrived:
             if self._lost:
                 raise ConnectionLost(self._lost)
-            if deadline is not None and time.monotonic() >= deadline:
-                self._idle = True
-                raise TimeoutError(f"Redis at {self.address} did not answer in time.")
-            if self._events(deadline) & ~select.POLLOUT and self._read():
-                return
+            if self._out and not self.flush():
+                self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+            self._idle = True
+            events = self._events(deadline)
+            self._idle = False
+            if events & select.POLLOUT:
+                self._poll.modify(self._socket, select.POLLIN)
+            arrived = bool(events & ~select.POLLOUT) and self._read()
 
     def _events(self, deadline: float | None) -> int:
         if _buffered(self._socket):
             return select.POLLIN
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        self._idle = True
-        events = self._poll.poll(left)
-        self._idle = False
-        happened: int = events[0][1] if events else 0
-        if happened & select.POLLOUT:
-            self._poll.modify(self._socket, select.POLLIN)
-        return happened
+        left = None if deadline is None else (deadline - time.monotonic()) * 1000
+        events = self._poll.poll(left) if left is None or left > 0 else []
+        if not events:
+            raise TimeoutError(f"Redis at {self.address} did not answer in time.")
+        return events[0][1]
 
     def _read(self) -> bool:
         """Feeds what has arrived to the parser. False when there was nothing."""
