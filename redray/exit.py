@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class ActorExitRequested(BaseException):
-    """Raised by `exit_actor()`. Being made is what counts: an `except BaseException` in user code can catch it, not undo it."""
+    """Raised by `exit_actor()`. Being made is what counts: an `except BaseException` in user code can catch it, not
+    undo it."""
 
     requested = False  # of this process, which hosts one actor and ends after the call that made the first instance
 

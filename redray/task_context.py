@@ -9,7 +9,7 @@ from redray.spec import ACTOR_CREATION, TaskHead
 class TaskContext:
     """Made once per attempt on the hot path, so everything but the flag is read from the spec's head when asked."""
 
-    __slots__ = ("head", "attempt", "gpus", "creation", "cancelled")
+    __slots__ = ("attempt", "cancelled", "creation", "gpus", "head")
 
     def __init__(self, head: TaskHead, attempt: int, gpus: list[int], creation: TaskHead | None = None) -> None:
         self.head = head
@@ -39,7 +39,8 @@ class TaskContext:
         return str((self.creation or self.head).options.get("name") or "")
 
     def assigned_resources(self) -> dict[str, float]:
-        """What is held while this runs. An actor holds what its creation said it keeps, which may be less than it took to place."""
+        """What is held while this runs. An actor holds what its creation said it keeps, which may be less than it took
+        to place."""
         if self.creation is not None or self.head.kind == ACTOR_CREATION:
             demand = str((self.creation or self.head).options.get("demand_held", NOTHING))
         else:

@@ -34,8 +34,8 @@ DEFAULT_GROUP = ""
 
 
 def create(executor: Executor, host: Host, run: Run, head: TaskHead) -> tuple[Done | None, Actor | None]:
-    """Make the actor that `run` describes. No `Done` yet: its `__init__` still runs on the event loop, which will post it. No actor:
-    the `Done` says why `__init__` failed."""
+    """Make the actor that `run` describes. No `Done` yet: its `__init__` still runs on the event loop, which will post
+    it. No actor: the `Done` says why `__init__` failed."""
     actor = _kind(head)(executor, host, head, run)
     done = actor.construct(run)
     return done, actor if done is None or done.outcome == Outcome.VALUE else None
@@ -65,12 +65,11 @@ class Actor:
         self._gpus = run.gpus
         self._leaving = threading.Lock()
 
-    # ---- what the executor calls -------------------------------------------------------------------------------------------------
+    # ---- what the executor calls -------------------------------------------------------------------------------------
     def construct(self, run: Run) -> Done | None:
         """Load the class and call its `__init__`, in the main thread."""
         context = TaskContext(self.creation, run.attempt, run.gpus)
-        who = Who(f"{self._class_name}.__init__", self.creation.actor)
-        return self.executor.attempt(run, self.creation, context, partial(self.make, run), who)
+        return self.executor.attempt(run, self.creation, context, partial(self.make, run), self.who_creates())
 
     def make(self, run: Run, /, *args: Any, **kwargs: Any) -> None:
         cls = self.host.load_function(self.creation.function, run.function)
@@ -89,11 +88,11 @@ class Actor:
             context.cancelled = True
 
     def retire(self) -> bool:
-        """The node wants the actor to end. True: the main thread may leave now. False: it goes on serving calls that have begun,
-        and the process ends by itself after them."""
+        """The node wants the actor to end. True: the main thread may leave now. False: it goes on serving calls that
+        have begun, and the process ends by itself after them."""
         return True
 
-    # ---- steps of a call, used by all kinds --------------------------------------------------------------------------------------
+    # ---- steps of a call, used by all kinds --------------------------------------------------------------------------
     def begin(self, run: Run, head: TaskHead) -> TaskContext:
         context = self.running[head.task] = TaskContext(head, run.attempt, run.gpus or self._gpus, self.creation)
         return context
@@ -112,6 +111,9 @@ class Actor:
         except Exception as error:  # a missing name, or a property or __getattr__ of the user's that raises
             return partial(_raise, error)
         return method
+
+    def who_creates(self) -> Who:
+        return Who(f"{self._class_name}.__init__", self.creation.actor)
 
     def who(self, head: TaskHead) -> Who:
         return Who(f"{self._class_name}.{head.function}", self.creation.actor, self.instance)
@@ -165,7 +167,8 @@ def group_sizes(head: TaskHead, default: int) -> dict[str, int]:
 def group_of(head: TaskHead, sizes: dict[str, int]) -> str:
     group = str(head.options.get("concurrency_group") or DEFAULT_GROUP)
     if group not in sizes:
-        raise ValueError(f"The actor has no concurrency group {group!r}, only {sorted(name for name in sizes if name)}.")
+        known = sorted(name for name in sizes if name)
+        raise ValueError(f"The actor has no concurrency group {group!r}, only {known}.")
     return group
 
 
@@ -224,7 +227,8 @@ class ThreadedActor(ConcurrentActor):
 
         super().__init__(executor, host, head, run)
         self._pools = {
-            name: ThreadPoolExecutor(size, thread_name_prefix=f"actor{name and '-'}{name}") for name, size in self.sizes.items()
+            name: ThreadPoolExecutor(size, thread_name_prefix=f"actor-{name}".rstrip("-"))
+            for name, size in self.sizes.items()
         }
 
     def start(self, run: Run, head: TaskHead, context: TaskContext, group: str) -> None:
@@ -247,6 +251,8 @@ class ThreadedActor(ConcurrentActor):
         except BaseException as error:  # user code may raise anything: it becomes the result
             done = error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)
         finally:
+            if self.executor.is_fork:
+                self.executor.end_fork()
             self.host.set_context(None)
             output.flush()
         self.finish(done, head, run.attempt, self.send)

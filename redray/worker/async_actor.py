@@ -10,6 +10,7 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,12 @@ from redray.spec import TaskHead, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output
 from redray.worker.actor_runner import ConcurrentActor
-from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
+from redray.worker.attempt import Arguments, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
 from redray.worker.host import Host
 from redray.worker.messages import Done, Run
 
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
 
 class AsyncActor(ConcurrentActor):
     default_concurrency = 1000
@@ -36,42 +34,43 @@ class AsyncActor(ConcurrentActor):
         self._loop = asyncio.new_event_loop()
         self._groups = {name: asyncio.Semaphore(size) for name, size in self.sizes.items()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._arrived: deque[tuple[str, Coroutine[Any, Any, None]]] = deque()
+        self._arrived: deque[tuple[TaskHead, int, Coroutine[Any, Any, None]]] = deque()
         self._is_waking = False
         self._will_flush = False
         self._is_made = False
         threading.Thread(target=self._run_loop, name="redray-asyncio", daemon=True).start()
 
-    # ---- in the main thread --------------------------------------------------------------------------------------------------------
+    # ---- in the main thread ------------------------------------------------------------------------------------------
     def construct(self, run: Run) -> Done | None:
-        """Prepared here, run on the loop: the main thread must go on serving an `__init__` that waits for other tasks."""
+        """Prepared here, run on the loop: the main thread must go on serving an `__init__` that waits for other
+        tasks."""
         self.executor.mark.start(self.creation.task, run.attempt)
         try:
             cls = self.host.load_function(self.creation.function, run.function)
             args, kwargs = arguments(self.host, self.creation, unpack_payload(run.spec), run.values)
         except BaseException as error:  # unpickling runs user code
-            return error_done(self.creation, run.attempt, error, 0, Who(f"{self._class_name}.__init__", self.creation.actor))
+            return error_done(self.creation, run.attempt, error, 0, self.who_creates())
         self._class_name = cls.__name__
-        self._submit("", self._construct(run, cls, args, kwargs))
+        self._submit(self.creation, run.attempt, self._construct(run, cls, args, kwargs))
         return None
 
     def start(self, run: Run, head: TaskHead, context: TaskContext, group: str) -> None:
         ready: Arguments | None = None
         if all(ref in run.values for ref in head.waits_for):
             ready = arguments(self.host, head, unpack_payload(run.spec), run.values)
-        self._submit(head.task, self._run(run, head, context, group, ready))
+        self._submit(head, run.attempt, self._run(run, head, context, group, ready))
 
     def cancel(self, task: str) -> None:
         super().cancel(task)
         self._loop.call_soon_threadsafe(self._cancel, task)
 
-    def _submit(self, task: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._arrived.append((task, coroutine))
+    def _submit(self, head: TaskHead, attempt: int, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._arrived.append((head, attempt, coroutine))
         if not self._is_waking:  # one wake-up of the loop for all calls that arrive before it looks
             self._is_waking = True
             self._loop.call_soon_threadsafe(self._start_arrived)
 
-    # ---- on the loop ---------------------------------------------------------------------------------------------------------------
+    # ---- on the loop -------------------------------------------------------------------------------------------------
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
@@ -79,21 +78,25 @@ class AsyncActor(ConcurrentActor):
     def _start_arrived(self) -> None:
         self._is_waking = False
         while self._arrived:
-            name, coroutine = self._arrived.popleft()
-            task = self._loop.create_task(coroutine)
-            self._tasks[name] = task
-            task.add_done_callback(lambda _, name=name: self._tasks.pop(name, None))  # type: ignore[misc]
+            head, attempt, coroutine = self._arrived.popleft()
+            task = self._tasks[head.task] = self._loop.create_task(coroutine)
+            task.add_done_callback(partial(self._forget, head, attempt))
+
+    def _forget(self, head: TaskHead, attempt: int, task: asyncio.Task[None]) -> None:
+        del self._tasks[head.task]
+        if task.cancelled():  # before its first step, so that its own handler was not there yet
+            self.finish(cancelled_done(head, attempt, 0), head, attempt, self._send_soon)
 
     def _cancel(self, name: str) -> None:
         task = self._tasks.get(name)
         if task is not None:
             task.cancel()
 
-    async def _construct(self, run: Run, cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    async def _construct(self, run: Run, cls: Callable[..., Any], args: Any, kwargs: Any) -> None:
         head = self.creation
         self.host.set_context(TaskContext(head, run.attempt, run.gpus))
         started = perf_counter_ns()
-        who = Who(f"{self._class_name}.__init__", head.actor)
+        who = self.who_creates()
         try:
             self.instance = cls(*args, **kwargs)
             self._is_made = True
@@ -132,14 +135,14 @@ class AsyncActor(ConcurrentActor):
             return exit_done(head, run.attempt, "its __init__ failed")
         try:
             if ready is None:  # bytes that must be fetched first: not on the loop, which other calls need
-                ready = await self._loop.run_in_executor(
-                    None, arguments, self.host, head, unpack_payload(run.spec), run.values
-                )
+                payload = unpack_payload(run.spec)
+                ready = await self._loop.run_in_executor(None, arguments, self.host, head, payload, run.values)
             args, kwargs = ready
             value = self.method(head)(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
-            return value_done(self.host, head, run.attempt, value, (perf_counter_ns() - started) // 1000, self.who(head))
+            run_us = (perf_counter_ns() - started) // 1000
+            return value_done(self.host, head, run.attempt, value, run_us, self.who(head))
         except asyncio.CancelledError:
             raise
         except ActorExitRequested as request:

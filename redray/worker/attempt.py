@@ -1,4 +1,5 @@
-"""One attempt of a task, step by step: its arguments out of the payload, its value or error into a `Done`. No state, no loop.
+"""One attempt of a task, step by step: its arguments out of the payload, its value or error into a `Done`. No state, no
+loop.
 
 The payload of a spec is empty for a call without arguments, else the serialized tuple `(args, kwargs, slots)`. A slot
 `(position or keyword, number)` says that this argument is to be replaced by value `number` of the head's `waits_for`.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from redray.exceptions import RayError, RayTaskError
@@ -19,19 +20,21 @@ from redray.store import serialization
 from redray.worker.host import Host
 from redray.worker.messages import Done, Returned
 
-_NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+Arguments = tuple[Sequence[Any], dict[str, Any]]
 
 
 class DependencyFailed(Exception):
-    """An argument's task failed, so the body never runs: its result is `error`, which already says whose traceback it is."""
+    """An argument's task failed, so the body never runs: its result is `error`, which already says whose traceback it
+    is."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
 
 
-def arguments(host: Host, head: TaskHead, payload: memoryview, inline: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments as the function is to get them. Raises DependencyFailed, or whatever unpickling user data raises."""
+def arguments(host: Host, head: TaskHead, payload: memoryview, inline: dict[str, bytes]) -> Arguments:
+    """The arguments as the function is to get them. Raises DependencyFailed, or whatever unpickling user data
+    raises."""
     values: list[tuple[bool, Any]] = []
     if head.waits_for:
         values = host.load_values(head.waits_for, inline)
@@ -39,7 +42,7 @@ def arguments(host: Host, head: TaskHead, payload: memoryview, inline: dict[str,
             if is_error:
                 raise DependencyFailed(value)
     if not payload:
-        return _NO_ARGUMENTS
+        return (), {}
     args, kwargs, slots = serialization.deserialize(payload)
     if slots:
         args = list(args)
@@ -59,9 +62,9 @@ def value_done(host: Host, head: TaskHead, attempt: int, value: Any, run_us: int
             returns = [host.store_return(head.task, 0, value)]
         else:
             returns = [host.store_return(head.task, i, item) for i, item in enumerate(_split(head, value, count))]
-    except BaseException as error:  # pickling runs user code, and a generator's body runs only now: they may raise anything
-        if isinstance(error, (SystemExit, KeyboardInterrupt)):
-            raise
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # pickling runs user code, and so does a generator's body, only now
         return error_done(head, attempt, error, run_us, who)
     return Done(head.task, attempt, Outcome.VALUE, returns, run_us)
 
@@ -132,7 +135,7 @@ def _split(head: TaskHead, value: Any, count: int) -> list[Any]:
             sys.stderr.write(f"{head.name}() has num_returns=0, so what it returned is dropped.\n")
         return []
     if count == STREAMING:
-        raise ValueError(f'{head.name}() has num_returns="streaming", which needs a generator function on a streaming session.')
+        raise ValueError(f'{head.name}() has num_returns="streaming" but is no generator function.')
     try:
         items = value if isinstance(value, (tuple, list)) else list(value)
     except TypeError:

@@ -1,4 +1,5 @@
-"""What a worker process takes over from its job and from the demand of what it runs: import paths, directory, variables."""
+"""What a worker process takes over from its job and from the demand of what it runs: import paths, directory,
+variables."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Environment:
         self._demand = ""
 
     def enter_job(self, job: JobInfo) -> None:
-        """Import what the driver could import, relative paths included. Entries that this machine does not have are left out."""
+        """Import what the driver could import, relative paths included. Entries that this machine does not have are
+        left out."""
         directory = job.config.get("cwd")
         if directory and os.path.isdir(directory):
             os.chdir(directory)

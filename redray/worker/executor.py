@@ -1,22 +1,22 @@
 """What a worker process does: takes runs from its node, executes them, tells how they ended.
-
-Plain tasks and the calls of a sync actor run here, in the main thread, one after the other; threaded and async actors run in
-`actor_runner`, while this thread goes on taking calls. A `Done` is held back only while the next run, already here, is known to be
-short: 1 ms at most, and a watchdog thread sends it if the guess was wrong.
+ Plain tasks and the calls of a sync actor run here, in the main thread, one after the other; threaded and async actors
+run in `actor_runner`, while this thread goes on taking calls. A `Done` is held back only while the next run, already
+here, is known to be short: 1 ms at most, and a watchdog thread sends it if the guess was wrong.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from time import perf_counter_ns
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from redray.exit import ActorExitRequested
 from redray.spec import ACTOR_CALL, TASK, TaskHead, unpack_head, unpack_payload
 from redray.task_context import TaskContext
-from redray.worker import output
+from redray.worker import output, shutdown
 from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
 from redray.worker.environment import Environment
 from redray.worker.host import Host
@@ -41,8 +41,6 @@ class Leave(Exception):
 
 def main(host: Host, mark: Mark) -> int:
     """Run a worker until its node or its user's code ends it. Returns the exit code."""
-    from redray.worker import shutdown
-
     executor = Executor(host, mark)
     try:
         executor.serve()
@@ -64,14 +62,18 @@ class Executor:
         self._held = 0  # results posted and not sent
         self._held_since = 0
         self._watchdog = FlushWatchdog(host.flush)
+        self._handler = self._on_interrupt
+        self.is_fork = False
+        os.register_at_fork(after_in_child=self._note_fork)
 
     def serve(self) -> None:
         """Returns after an `Exit`, raises `Leave` when user code ends the process."""
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._mend()
         while True:
             work = self._host.next_run(wait=False)
             if work is None:
                 self._send()
+                self._mend()
                 work = self._host.next_run(wait=True)
             if type(work) is Run:
                 self._take(work)
@@ -84,7 +86,7 @@ class Executor:
                 if self.actor is None or self.actor.retire():
                     return
 
-    # ---- one run -----------------------------------------------------------------------------------------------------------------
+    # ---- one run -----------------------------------------------------------------------------------------------------
     def _take(self, run: Run) -> None:
         head = unpack_head(run.spec)
         if self._held and self._must_send(head):
@@ -122,6 +124,8 @@ class Executor:
                 value = body(*args, **kwargs)
             finally:
                 self._interruptible = False
+                if self.is_fork:
+                    self.end_fork()
             run_us = (perf_counter_ns() - started) // 1000
             return value_done(self._host, head, run.attempt, value, run_us, who)
         except KeyboardInterrupt:
@@ -131,6 +135,7 @@ class Executor:
         except SystemExit as error:
             raise Leave(exit_code(error)) from None
         except BaseException as error:  # user code may raise anything: it becomes the result
+            self._mend()
             return error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)
         finally:
             self._context = None
@@ -138,7 +143,8 @@ class Executor:
             output.flush()
 
     def _on_interrupt(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """SIGINT: the node asks to cancel the attempt that it wrote into shared memory. Anything else that runs here is left alone."""
+        """SIGINT: the node asks to cancel the attempt that it wrote into shared memory. Anything else that runs here is
+        left alone."""
         target = self.mark.cancelled()
         if target is None:
             return
@@ -148,10 +154,25 @@ class Executor:
         context = self._context
         if self._interruptible and context is not None and target == (context.head.task, context.attempt):
             context.cancelled = True
-            self._interruptible = False  # once: the code that turns the interrupt into an outcome must not be hit by another
+            self._interruptible = False  # once: the code that makes an outcome of it must not be hit by another
             raise KeyboardInterrupt
 
-    # ---- actors ------------------------------------------------------------------------------------------------------------------
+    def _mend(self) -> None:
+        """Undo what user code did to the process: its streams, its SIGINT. 2 us, so not after each of many short tasks."""
+        output.check()
+        if signal.getsignal(signal.SIGINT) is not self._handler:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _note_fork(self) -> None:
+        self.is_fork = True
+
+    def end_fork(self) -> NoReturn:
+        """User code forked, and its child has come back to where only the parent may go on: two would speak on one
+        channel."""
+        output.flush()
+        os._exit(0 if sys.exc_info()[0] is None else 1)
+
+    # ---- actors ------------------------------------------------------------------------------------------------------
     def _create_actor(self, run: Run, head: TaskHead) -> None:
         from redray.worker import actor_runner
 
@@ -167,7 +188,7 @@ class Executor:
         if self.actor is not None:
             self.actor.cancel(task)
 
-    # ---- results -----------------------------------------------------------------------------------------------------------------
+    # ---- results -----------------------------------------------------------------------------------------------------
     def hold(self, done: Done) -> None:
         """Post a result of this thread; it is sent before this thread blocks, or begins something long."""
         self._host.post(done)
@@ -189,7 +210,8 @@ class Executor:
         self._held = 0
 
     def _end_after_max_calls(self, head: TaskHead) -> None:
-        """Leave when this worker has run the function `max_calls` times. What waits in the queue goes back, unstarted."""
+        """Leave when this worker has run the function `max_calls` times. What waits in the queue goes back,
+        unstarted."""
         most = head.options.get("max_calls") if head.options else 0
         if not most:
             return

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 from redray.task_context import TaskContext
 from redray.worker.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run
 
-Work = Union[Run, Exit, Cancel, JobInfo]
-Outgoing = Union[Done, HandedBack, ActorExit]
+Work = Run | Exit | Cancel | JobInfo
+Outgoing = Done | HandedBack | ActorExit
 
 
 class Host(Protocol):
     """Every method but `next_run` may be called from any thread."""
 
     def next_run(self, wait: bool) -> Work | None:
-        """What the node sent, in order. With `wait` false only what is already in this process, without a system call, else None;
-        with `wait` true it sends what was posted and blocks until something comes. A lost node is an `Exit`."""
+        """What the node sent, in order. With `wait` false only what is already in this process, without a system call,
+        else None; with `wait` true it sends what was posted and blocks until something comes. A lost node is an
+        `Exit`."""
 
     def post(self, message: Outgoing) -> None:
-        """Put a frame behind what was posted before. It goes out with `flush`, or ahead of any other frame of this process: a call
-        or `Blocked` must never overtake the results before it. Raises nothing: a lost node shows up in `next_run`."""
+        """Put a frame behind what was posted before. It goes out with `flush`, or ahead of any other frame of this
+        process: a call or `Blocked` must never overtake the results before it. Raises nothing: a lost node shows up in
+        `next_run`."""
 
     def flush(self) -> None:
         """Send what was posted. Costs next to nothing when there is nothing."""
 
     def load_function(self, function: str, pickled: bytes | None) -> Any:
-        """The function or class of this id, unpickled once per process; `pickled` None means that this process has seen it or must
-        ask. Whatever unpickling raises passes through."""
+        """The function or class of this id, unpickled once per process; `pickled` None means that this process has seen
+        it or must ask. Whatever unpickling raises passes through."""
 
     def load_values(self, ids: list[str], inline: dict[str, bytes]) -> list[tuple[bool, Any]]:
         """(is it an error, value or exception) of each object id. May block until the bytes are on this node."""
 
     def store_return(self, task: str, index: int, value: Any) -> Returned:
-        """Serialize a return value: inline if small, else written to shared memory. Raises what serializing or allocating raises."""
+        """Serialize a return value: inline if small, else written to shared memory. Raises what serializing or
+        allocating raises."""
 
     def set_context(self, context: TaskContext | None) -> None:
         """`context` runs now, in this thread or asyncio task (a ContextVar knows both)."""

@@ -1,10 +1,10 @@
-"""Shared memory between a node and its workers: which attempt each worker started last, and which one it should interrupt.
-
-A worker writes its slot before user code runs, so that after a SIGKILL the node knows what had started: a started attempt is used up,
-one that waited in the worker's queue is not. A worker starts its runs in the order they were sent, so everything sent before the
-marked attempt has started too (and may have finished, with its `Done` still unsent).
-
-The mapping is anonymous and made before the template is forked: every worker inherits it, nothing has to be passed or cleaned up.
+"""Shared memory between a node and its workers: which attempt each worker started last, and which one it should
+interrupt.
+ A worker writes its slot before user code runs, so that after a SIGKILL the node knows what had started: a started
+attempt is used up, one that waited in the worker's queue is not. A worker starts its runs in the order they were sent,
+so everything sent before the marked attempt has started too (and may have finished, with its `Done` still unsent).
+ The mapping is anonymous and made before the template is forked: every worker inherits it, nothing has to be passed or
+cleaned up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 SLOT = 128
 _ENTRY = struct.Struct("=24sI")  # task id (hexadecimal), attempt
 _TURN = struct.Struct("=I")
-_STARTED = (8, 36)  # two entries used in turn: a kill in the middle of a write leaves the other one, and `turn`, untouched
+_STARTED = (8, 36)  # used in turn: a kill in the middle of a write leaves the other entry, and `turn`, untouched
 _CANCEL_SET, _CANCEL = 64, 68
 
 

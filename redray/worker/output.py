@@ -13,24 +13,33 @@ TAIL_LINES = 20
 _READ = 64 * 1024
 
 
-# ---- worker ----------------------------------------------------------------------------------------------------------------------
+# ---- worker ----------------------------------------------------------------------------------------------------------
 _spare: tuple[int, int] | None = None  # copies of the pipes: what user code closes can be opened again
 
 
 def redirect(out: int, err: int) -> None:
-    """Make `out` and `err` this process's standard output and error, line buffered. What cannot be encoded is escaped, not raised."""
+    """Make `out` and `err` this process's standard output and error, line buffered. What cannot be encoded is escaped,
+    not raised."""
     global _spare
     _spare = (os.dup(out), os.dup(err))
     _open_streams()
 
 
 def flush() -> None:
-    """After each task: a partial line must not wait in a buffer for the next one. Streams that user code closed are opened again."""
+    """After each task: a partial line must not wait in a buffer for the next one. Streams that user code closed are
+    opened again."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (ValueError, OSError, AttributeError):  # closed, its descriptor closed, or replaced by something that is no stream
+    except (ValueError, OSError, AttributeError):  # closed, or replaced by something that is no stream
         restore()
+
+
+def check() -> None:
+    """Put the streams back if descriptor 1 or 2 is no longer the pipe. Too slow for after each task; for after a
+    failure, and before waiting for work."""
+    if _spare is not None and not (_same_file(_spare[0], 1) and _same_file(_spare[1], 2)):
+        _open_streams()
 
 
 def restore() -> None:
@@ -39,12 +48,19 @@ def restore() -> None:
         _open_streams()
 
 
+def _same_file(ours: int, used: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(ours), os.fstat(used))
+    except OSError:
+        return False
+
+
 def _open_streams() -> None:
     assert _spare is not None
     os.dup2(_spare[0], 1)
     os.dup2(_spare[1], 2)
-    sys.stdout = sys.__stdout__ = _open(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _open(2)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _open(1)  # type: ignore[misc,assignment]
+    sys.stderr = sys.__stderr__ = _open(2)  # type: ignore[misc,assignment]
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
 
 
@@ -52,7 +68,7 @@ def _open(fd: int) -> TextIO:
     return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-# ---- node ------------------------------------------------------------------------------------------------------------------------
+# ---- node ------------------------------------------------------------------------------------------------------------
 class LineReader:
     """Lines out of a worker's pipe, without ever blocking and in bounded memory.
 
@@ -89,7 +105,8 @@ class LineReader:
         return self._take(whole, rest)
 
     def drain(self) -> list[str]:
-        """All that is left, for a worker that is dead. A child of it may hold the pipe open: what is not there yet is not waited for."""
+        """All that is left, for a worker that is dead. A child of it may hold the pipe open: what is not there yet is
+        not waited for."""
         lines: list[str] = []
         while not self.at_end:
             before = len(self._partial)

@@ -17,7 +17,8 @@ GRACE_S = 30
 
 
 def graceful(host: Host, actor: Actor | None, code: int = 0) -> int:
-    """Send what was posted, let the actor's and the interpreter's exit hooks run, for half a minute at most; return the exit code."""
+    """Send what was posted, let the actor's and the interpreter's exit hooks run, for half a minute at most; return the
+    exit code."""
     host.flush()
     if hasattr(signal, "alarm"):
         signal.alarm(GRACE_S)  # its default action, kept by the template, ends a process whose hooks never return

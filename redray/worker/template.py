@@ -1,21 +1,21 @@
 """The node's side of its template: the warm process that workers are forked from.
-
-The node forks the template right after its own start and from then on only asks it, over a SOCK_SEQPACKET socket that never blocks
-the node: fork a worker, send a worker a signal. The template answers `Forked` (with the worker's file descriptors), `ForkFailed` and,
-because it is the parent that reaps, `Exited`. Only the parent knows for sure that a process id has not been given to somebody else,
-so signals go through it too.
+ The node forks the template right after its own start and from then on only asks it, over a SOCK_SEQPACKET socket that
+never blocks the node: fork a worker, send a worker a signal. The template answers `Forked` (with the worker's file
+descriptors), `ForkFailed` and, because it is the parent that reaps, `Exited`. Only the parent knows for sure that a
+process id has not been given to somebody else, so signals go through it too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import NoReturn
 
 import msgspec
 
@@ -51,8 +51,8 @@ class ExitReport(msgspec.Struct, array_like=True, tag=4, gc=False):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Union[ForkRequest, SignalRequest]).decode
-_decode_report = msgspec.msgpack.Decoder(Union[ForkReply, ExitReport]).decode
+decode_request = msgspec.msgpack.Decoder(ForkRequest | SignalRequest).decode
+_decode_report = msgspec.msgpack.Decoder(ForkReply | ExitReport).decode
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ class ForkFailed:
 
 @dataclass(frozen=True)
 class Exited:
-    """A worker is gone and reaped. Read its channel and pipes to their ends first: what it sent before it died still counts.
+    """A worker is gone and reaped. Read its channel and pipes to their ends first: what it sent before it died still
+    counts.
 
-    `status` is a wait status (`os.waitstatus_to_exitcode`), `started` the attempt it began last, `cancelled` the one it was told to
-    interrupt last.
+    `status` is a wait status (`os.waitstatus_to_exitcode`), `started` the attempt it began last, `cancelled` the one it
+    was told to interrupt last.
     """
 
     worker: str
@@ -92,7 +93,7 @@ class TemplateDied:
     """The template is gone and, by the kernel's parent-death signal, every worker with it: the node cannot go on."""
 
 
-Report = Union[Forked, ForkFailed, Exited, TemplateDied]
+Report = Forked | ForkFailed | Exited | TemplateDied
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,12 @@ class Template:
         self._signals.append(SignalRequest(worker, number))
         self._flush()
 
+    def interrupt(self, worker: str, task: str, attempt: int) -> None:
+        """Cancel this attempt in `worker`: KeyboardInterrupt if it runs, not started if it is the next to start. A
+        worker that does something else is not disturbed."""
+        self.mark(worker).cancel(task, attempt)
+        self.signal(worker, signal.SIGINT)
+
     def receive(self) -> list[Report]:
         """What happened since the last call."""
         reports, self._refused = self._refused, []
@@ -167,8 +174,10 @@ class Template:
         return bool(self._refused)
 
     def close(self) -> None:
-        """End the template and, with it, its workers; returns when the template is reaped."""
+        """End the template and, by the kernel's parent-death signal, its workers; returns when the template is
+        reaped."""
         self._control.close()
+        os.kill(self.pid, signal.SIGKILL)  # our own child, not reaped yet: the number is its own
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
@@ -193,7 +202,7 @@ class Template:
         if message.error:
             self._marks.give(self._slots.pop(message.worker))
             return ForkFailed(message.worker, message.error)
-        if len(fds) != _FDS:  # this process is out of descriptors, so the kernel dropped some: the worker reads EOF and leaves
+        if len(fds) != _FDS:  # the kernel drops what this process has no numbers for; the worker reads EOF and leaves
             for fd in fds:
                 os.close(fd)
             return ForkFailed(message.worker, "the node has too many open files (see ulimit -n)")
@@ -215,7 +224,8 @@ def start_template(worker_main: WorkerMain) -> Template:
     """Fork the template. Call it from a process with one thread, before it opens connections.
 
     Args:
-        worker_main: runs in each worker and returns its exit code. Whatever it imports must be imported by now: what the template
+        worker_main: runs in each worker and returns its exit code. Whatever it imports must be imported by now: what
+        the template
             has loaded, no worker has to load again.
     """
     marks = Marks(MAX_WORKERS)
@@ -231,7 +241,7 @@ def start_template(worker_main: WorkerMain) -> Template:
     return Template(ours, pid, marks)
 
 
-def _be_template(control: socket.socket, parent: int, marks: Marks, worker_main: WorkerMain) -> Any:
+def _be_template(control: socket.socket, parent: int, marks: Marks, worker_main: WorkerMain) -> NoReturn:
     code = 1
     try:
         from redray.worker.template_process import TemplateProcess

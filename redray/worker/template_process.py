@@ -1,7 +1,7 @@
 """The template process itself: waits for requests, forks, reaps. One thread, no asyncio, no numpy.
-
-What is loaded here is shared, page by page, with every worker forked later; what runs here is copied into them. So it stays small, and
-a child first of all becomes a process of its own: own signals, own streams, own random state, no descriptor of the template's.
+ What is loaded here is shared, page by page, with every worker forked later; what runs here is copied into them. So it
+stays small, and a child first of all becomes a process of its own: own signals, own streams, own random state, no
+descriptor of the template's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+from importlib import import_module
 from types import FrameType
 
 from redray.worker import output
@@ -33,6 +34,13 @@ from redray.worker.template import (
 
 _PR_SET_PDEATHSIG = 1
 _MESSAGE = 1 << 20
+_PRELOADED = (
+    "cloudpickle",
+    "concurrent.futures.thread",
+    "redray.worker.actor_runner",
+    "redray.worker.executor",
+    "traceback",
+)
 _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
@@ -52,6 +60,13 @@ def die_with_parent(parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it ended before the request above took effect
         os._exit(1)
+
+
+def _load_what_workers_need() -> None:
+    """Once here instead of once in each worker: the first function it is sent needs the first, the first failure the
+    second."""
+    for name in _PRELOADED:
+        import_module(name)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -74,6 +89,7 @@ class TemplateProcess:
 
     def serve(self) -> None:
         """Until the node closes the control socket. The workers end with this process."""
+        _load_what_workers_need()
         gc.collect()
         gc.freeze()  # the collector of a worker must not touch, and so copy, the pages shared with it
         poll = select.poll()
@@ -120,7 +136,7 @@ class TemplateProcess:
             fds += os.pipe()
             parent = os.getpid()
             pid = os.fork()
-        except OSError as error:  # no process, memory or descriptor left: the node decides what to do without the worker
+        except OSError as error:  # no process, memory or descriptor left: the node has to do without the worker
             for fd in fds:
                 os.close(fd)
             self._send(ForkReply(request.worker, 0, f"{error.strerror} ({error.__class__.__name__})"))
@@ -148,10 +164,11 @@ class TemplateProcess:
             for fd in (self._null, self._wake_read, self._wake_write, out, err):
                 os.close(fd)
             self._control.close()
-            random.seed()  # the standard library does this too, at every fork; a node that imported its own generator would not
+            random.seed()  # the standard library does so too, at every fork, but nobody promised it
             atexit._clear()  # what the node registered is the node's to run
             os.environ.update(request.env)
-            code = self._worker_main(WorkerStart(request.worker, socket.socket(fileno=channel), self._marks.mark(request.slot)))
+            mark = self._marks.mark(request.slot)
+            code = self._worker_main(WorkerStart(request.worker, socket.socket(fileno=channel), mark))
         except BaseException:  # nothing may climb out of the fork into the template's loop
             sys.excepthook(*sys.exc_info())
         finally:
@@ -160,7 +177,7 @@ class TemplateProcess:
 
     def _send(self, report: ForkReply | ExitReport, fds: list[int] | None = None) -> None:
         """Blocks while the node is behind: it never waits for us, so this ends."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the node is gone: the next read ends the loop
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # no node: the next read ends the loop
             socket.send_fds(self._control, [encode(report)], fds or [])
 
     def _set_signals(self) -> None:
@@ -173,7 +190,8 @@ class TemplateProcess:
 
     @staticmethod
     def _close_all_but(keep: int) -> None:
-        """Drop what the node had open. A copy kept here would keep the node's sockets and files open after it closed them."""
+        """Drop what the node had open. A copy kept here would keep the node's sockets and files open after it closed
+        them."""
         for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(3, 256)):
             if int(name) > 2 and int(name) != keep:
                 with contextlib.suppress(OSError):

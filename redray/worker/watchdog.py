@@ -10,7 +10,8 @@ _IDLE_TICKS = 25
 
 
 class FlushWatchdog:
-    """A thread that lives only while results are being held back, so that a worker whose task forks is single threaded."""
+    """A thread that lives only while results are being held back, so that a worker whose task forks is single
+    threaded."""
 
     def __init__(self, flush: Callable[[], None]) -> None:
         self._flush = flush

@@ -32,7 +32,7 @@ class FakeHost:
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._changed = threading.Condition()
 
-    # ---- for the test --------------------------------------------------------------------------------------------------
+    # ---- for the test ------------------------------------------------------------------------------------------------
     def give(self, *works: Work) -> None:
         for work in works:
             self._queue.put(work)
@@ -49,11 +49,11 @@ class FakeHost:
         self.wait_for(lambda: any(done.task == task for done in self.dones()))
         return next(done for done in self.dones() if done.task == task)
 
-    # ---- Host ----------------------------------------------------------------------------------------------------------
+    # ---- Host --------------------------------------------------------------------------------------------------------
     def next_run(self, wait: bool) -> Work | None:
         if wait:
             self.flush()
-            return self._queue.get(timeout=20)
+            return self._queue.get()
         try:
             return self._queue.get_nowait()
         except queue.Empty:
@@ -105,7 +105,7 @@ def payload(*args: Any, slots: list[tuple[int | str, int]] | None = None, **kwar
     return serialization.pack(serialization.serialize((args, kwargs, slots or [])))
 
 
-def run(function: str, body: bytes = b"", *, attempt: int = 1, values: dict[str, bytes] | None = None, **head: Any) -> Run:
+def run(function: str, body: bytes = b"", attempt: int = 1, values: dict[str, bytes] | None = None, **head: Any) -> Run:
     """A run of `function`; further keywords are fields of the head."""
     gpus = head.pop("gpus", [])
     fields: dict[str, Any] = {
