@@ -30,6 +30,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
     key_file: str = ""
 
     @classmethod
+    def unix(cls, path: str) -> Address:
+        return cls(scheme="unix", host="", port=0, path=path)
+
+    @classmethod
     def parse(cls, text: str) -> Address:
         """Reads a URL, or bare `host:port`. Raises ValueError with a sentence that does not repeat a password."""
         if not isinstance(text, str):

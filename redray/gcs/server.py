@@ -127,7 +127,7 @@ class EmbeddedServer:
         `directory` must exist, be 0700 and belong to the session alone: it is removed with the server.
         """
         folder = os.path.realpath(directory)
-        address = Address(scheme="unix", host="", port=0, path=_socket_path(folder))
+        address = Address.unix(_socket_path(folder))
         binary = binary or find_server()
         config = _write_config(folder, {"port": "0", **_EPHEMERAL})
         guard_pipe, guardian = _start_guardian(folder)

@@ -6,6 +6,8 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +22,14 @@ from redray.gcs.client import Connection, ConnectionLost, ReplyError, admin_clie
 from redray.gcs.scripts import Script, Vocabulary, load_scripts
 from redray.gcs.server import EmbeddedServer
 from tests.conftest import PASSWORD
-from tests.helpers import PATIENCE
+from tests.helpers import PATIENCE, REPOSITORY
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Connection, socket.socket]]:
     """A connection and the server's end of its socket."""
     ours, theirs = socket.socketpair()
-    connection = Connection(ours, Address(scheme="unix", host="", port=0, path="/pair"))
+    connection = Connection(ours, Address.unix("/pair"))
     theirs.settimeout(PATIENCE)
     yield connection, theirs
     connection.close()
@@ -241,6 +243,12 @@ def test_a_missing_password_is_one_sentence(password_redis: RedisExecutor) -> No
 def test_a_password_for_a_server_without_one_is_a_sentence(redis: Connection) -> None:
     with pytest.raises(AuthenticationError, match="did not accept the login"):
         Connection.open(redis.address.url().replace("unix://", "unix://:some@"))
+
+
+def test_importing_the_client_costs_only_what_it_uses() -> None:
+    code = "import sys, redray.gcs.client, redray.gcs.server, redray.config; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert not {"redis", "ssl", "subprocess", "asyncio", "numpy", "shutil"} & set(modules.stdout.split())
 
 
 def test_the_admin_client_reaches_the_same_server(redis: Connection) -> None:

@@ -138,7 +138,7 @@ class Owner:
 def test_an_embedded_server_ends_with_its_owner(directory: Path, how: str) -> None:
     owner = Owner(directory, how)
     try:
-        assert ask(Address(scheme="unix", path=f"{directory}/redis.sock"), "PING") == b"PONG", "it outlives the thread"
+        assert ask(Address.unix(f"{directory}/redis.sock"), "PING") == b"PONG", "it outlives the thread"
         if how == "exit":
             owner.process.communicate("\n")
         else:
