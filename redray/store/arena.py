@@ -99,6 +99,11 @@ class Arena:
             raise ValueError(f"{size} bytes at {offset} are outside the store's {self.reserved} reserved bytes.")
         return memoryview(self.memory)[offset : offset + size]
 
+    def writable(self, offset: int, size: int) -> memoryview:
+        """A view to write to, its pages reserved first. Raises ObjectStoreFullError as `reserve` does."""
+        self.reserve(offset + size)
+        return self.view(offset, size)
+
     @property
     def reserved(self) -> int:
         """Every page below this offset is real."""
