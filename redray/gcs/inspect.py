@@ -17,9 +17,9 @@ from redray.resources import from_text, from_units
 Row = dict[str, Any]
 
 _NODE = ("state", "address", "host", "pid", "resources", "free", "labels")
-_JOB = ("state", "namespace", "driver", "host", "pid", "started", "ended")
-_ACTOR = ("state", "class", "name", "namespace", "node", "pid", "job", "restarts", "cause")
-_TASK = ("state", "name", "kind", "job", "node", "attempt", "retries", "unready")
+_JOB = ("state", "namespace", "driver", "detached", "started", "ended")
+_ACTOR = ("state", "class", "name", "namespace", "job", "node", "worker", "restarts", "cause")
+_TASK = ("state", "name", "job", "node", "actor", "attempt", "retries", "unready")
 _OBJECT = ("state", "size", "at", "refs")
 _ENDED = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 
