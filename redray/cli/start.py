@@ -142,7 +142,9 @@ def _free_address(host: str, port: int) -> Address:
 def _say(login: Address, head: bool, temp_dir: str) -> None:
     public = without_password(login)
     short = public.removeprefix("redis://")
-    click.echo(f"redray runtime started. {'Its' if head else 'The cluster'} Redis is at {short}.\n")
+    click.echo(
+        f"redray runtime started. {'Its' if head else 'This machine joined the cluster whose'} Redis is at {short}.\n"
+    )
     if head and login.scheme == "redis" and _is_loopback(login.host):
         click.echo(
             "Only this machine can join: to let others in, begin with --node-ip-address and an address they reach."
