@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterable
@@ -47,7 +46,7 @@ class Arena:
     @classmethod
     def create(cls, directory: Path, capacity: int) -> Arena:
         """A new file with room for `capacity` bytes of objects, of a name nobody can guess, for this user only."""
-        path = Path(directory) / f"arena-{secrets.token_hex(8)}"
+        path = Path(directory) / f"arena-{os.urandom(8).hex()}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, HEADER + capacity)

@@ -13,8 +13,8 @@ object follow the frame that announces them; they are not signed.
 from __future__ import annotations
 
 import hmac
+import os
 import re
-import secrets
 import struct
 
 GREETING = b"redray/t1\n"
@@ -90,4 +90,4 @@ class Handshake:
 
 
 def new_nonce() -> bytes:
-    return secrets.token_bytes(NONCE_SIZE)
+    return os.urandom(NONCE_SIZE)

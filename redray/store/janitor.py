@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import stat
 import time
 import weakref
@@ -25,7 +24,7 @@ class SharedDirectory:
     def __init__(self, base: str | Path | None = None) -> None:
         """Raises OSError if the directory cannot be made."""
         base = Path(base) if base is not None else shared_memory_base()
-        name = f"{_prefix()}{secrets.token_hex(8)}"
+        name = f"{_prefix()}{os.urandom(8).hex()}"
         unnamed = base / f".{name}"
         unnamed.mkdir(mode=0o700)
         # It gets its name only with the lock held: a janitor never sees a living node's directory without it.
