@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from redray.store.janitor import SharedDirectory, sweep
+from tests.helpers import wait_until
 
 OWNER = """
 import os, sys
@@ -74,7 +75,8 @@ def test_a_child_of_the_dead_does_not_keep_its_directory(tmp_path: Path) -> None
     child = int(process.stdout.readline())
     end(process)
     try:
-        assert sweep(tmp_path) == [path]
+        # The child may not have run yet since it was forked: until it has, it holds the lock too.
+        wait_until(lambda: sweep(tmp_path) == [path], what="the directory to be free for removal")
     finally:
         os.kill(child, signal.SIGKILL)
 
