@@ -34,6 +34,10 @@ _KEEPALIVE = (
     ("TCP_KEEPCNT", 3),
 )  # a vanished host shows in about 20 s
 
+# Answers of a server that is only busy: reading its data after a restart, or in a long script. Refusing it here would
+# turn the restart of Redis into an error, where it must be a pause (`check_server` waits for the data).
+_PASSING = frozenset({"LOADING", "BUSY"})
+
 
 class ReplyError(Exception):
     """Redis refused a command. `code` is its first word, such as `NOSCRIPT` or `OOM`."""
@@ -110,7 +114,7 @@ class Connection:
             commands.append(("SELECT", self.address.database))
         commands.append(("CLIENT", "SETNAME", name) if name else ("PING",))
         for command, reply in zip(commands, self.pipeline(commands, timeout), strict=True):
-            if isinstance(reply, ReplyError):
+            if isinstance(reply, ReplyError) and reply.code not in _PASSING:
                 _explain_refusal(self.address, str(command[0]), reply)
 
     # ---- blocking --------------------------------------------------------------------------------

@@ -218,6 +218,30 @@ def test_a_server_that_does_not_answer_is_a_connection_error() -> None:
             Connection.open(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.05)
 
 
+@pytest.mark.parametrize(
+    "answer", ["LOADING Redis is loading the dataset in memory", "BUSY Redis is busy running a script"]
+)
+def test_a_server_that_is_only_busy_can_be_connected_to(tmp_path: Path, answer: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/busy.sock")
+        listener.listen()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(f"-{answer}\r\n".encode())
+                client.recv(1000)
+                client.sendall(b"+PONG\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        connection = Connection.open(Address.unix(f"{tmp_path}/busy.sock"), timeout=PATIENCE)
+        assert connection.call("PING", timeout=PATIENCE) == b"PONG"
+        connection.close()
+        thread.join()
+
+
 def test_a_password_lets_in(password_redis: RedisExecutor) -> None:
     host = f"127.0.0.1:{password_redis.port}"
     secret = PASSWORD.replace(" ", "%20")

@@ -18,6 +18,7 @@ import pytest
 from redray.exceptions import AuthenticationError, RaySystemError
 from redray.gcs import server as server_module
 from redray.gcs.address import Address
+from redray.gcs.check import check_server
 from redray.gcs.client import Connection
 from redray.gcs.server import EmbeddedServer, find_server, remove_directory, server_version
 from tests.conftest import redis_binary
@@ -239,7 +240,10 @@ def test_the_head_server_keeps_its_data(head: EmbeddedServer) -> None:
         address.host, address.port, address.password, head.directory, binary=redis_binary()
     )
     try:
-        wait_until(lambda: ask(again.address, "GET", "kept") == b"yes", what="the data to be loaded")
+        connection = Connection.open(again.address)
+        assert check_server(connection).persistent  # waits while the server reads its data
+        assert connection.call("GET", "kept") == b"yes"
+        connection.close()
     finally:
         again.stop()
 
