@@ -6,7 +6,7 @@ machinery before anything runs, and knowing how a session begins, which is the A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Session(Protocol):
     kind: str
     token: object
     namespace: str
+    address_info: Mapping[str, Any]  # of the cluster: address, node_id, session_dir, dashboard_url, ...
 
     @property
     def job_id(self) -> JobID: ...
@@ -81,14 +82,18 @@ def _lookup_first() -> Session | None:
     return _lookup()
 
 
-def _cannot_begin() -> Session:
-    from redray.exceptions import RaySystemError
+def started() -> Session:
+    """The session; RaySystemError if there is none: for what would make no sense in a cluster begun just now."""
+    found = _lookup()
+    if found is None:
+        from redray.exceptions import RaySystemError
 
-    raise RaySystemError("redray has not been started yet: call redray.init() first.")
+        raise RaySystemError("redray has not been started yet: call redray.init() first.")
+    return found
 
 
 _lookup: Callable[[], Session | None] = _lookup_first
-_begin: Callable[[], Session] = _cannot_begin
+_begin: Callable[[], Session] = started
 
 
 def set_begin(begin: Callable[[], Session]) -> None:

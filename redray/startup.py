@@ -1,0 +1,316 @@
+"""`init` and `shutdown`: how this process gets a session and loses it again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from redray import current, option_checks
+from redray.version import __version__
+
+if TYPE_CHECKING:
+    from redray.current import Session
+
+# What Ray's own launchers and tests pass. Some have no counterpart here, none changes what a program computes.
+_IGNORED = frozenset(
+    [
+        "_cluster_id",
+        "_driver_object_store_memory",
+        "_enable_object_reconstruction",
+        "_memory",
+        "_metrics_export_port",
+        "_node_ip_address",
+        "_node_name",
+        "_object_spilling_directory",
+        "_plasma_directory",
+        "_raylet_ip_address",
+        "_redis_max_memory",
+        "_redis_password",
+        "_redis_username",
+        "_skip_env_hook",
+        "_system_config",
+        "_tracing_startup_hook",
+    ]
+)
+_lock = threading.RLock()  # two threads that submit first both begin a session: one must wait for the other
+
+
+class RayContext(Mapping[str, Any]):
+    """What `init` returns: facts about the cluster by key, and a context manager that shuts down at its end.
+
+    `context["address"]`, `context.address_info` (all of them), `context.dashboard_url` ("" without a dashboard).
+    """
+
+    def __init__(self, address_info: Mapping[str, Any]) -> None:
+        self.address_info = dict(address_info)
+        self.dashboard_url = str(self.address_info.get("dashboard_url") or "")
+        self.python_version = ".".join(map(str, sys.version_info[:3]))
+        self.ray_version = __version__
+        self.ray_commit = ""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __enter__(self) -> RayContext:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """End the session, as `redray.shutdown()` does."""
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"RayContext(address={self.address_info.get('address')!r}, dashboard_url={self.dashboard_url!r})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str = "127.0.0.1",
+    dashboard_port: int | None = None,
+    job_config: Any = None,
+    configure_logging: bool = True,
+    logging_level: int | str | None = None,
+    logging_format: str | None = None,
+    logging_config: Any = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: dict[str, Any] | None = None,
+    enable_resource_isolation: bool = False,
+    cgroup_path: str | None = None,
+    system_reserved_cpu: float | None = None,
+    system_reserved_memory: int | None = None,
+    proxy_server_url: str | None = None,
+    **kwargs: Any,
+) -> RayContext:
+    """Connect this process to a cluster, or start one that lives as long as this process.
+
+    Args:
+        address: `redis://[user:password@]host:port`, `rediss://...`, `unix://path` or `host:port` of the cluster's
+            Redis. None: $REDRAY_ADDRESS, else $RAY_ADDRESS, else the cluster that `redray start` made on this machine,
+            else a new one. "auto": the same, but never a new one. "local": always a new one.
+        num_cpus, num_gpus: of the new node; default: what the machine has.
+        resources: further resources of the new node, name to quantity.
+        labels: of the new node.
+        object_store_memory: bytes of shared memory for large objects on the new node.
+        local_mode: run tasks and actors in this process, one after the other: for debuggers and breakpoints.
+        ignore_reinit_error: when connected already, keep that session and return its context.
+        logging_level, logging_format: of the logger "redray".
+        log_to_driver: show here what this job's workers print (default True).
+        namespace: where names of this job's actors live; default: one of its own.
+        runtime_env: environment of this job's workers.
+
+    Raises:
+        RuntimeError: connected already, or an unknown argument.
+        ConnectionError: no cluster at the address, or with "auto" none found.
+        ValueError: an argument that only a new cluster can have, for one that exists.
+    """
+    _check_kwargs(kwargs)
+    if job_config is not None:
+        namespace, runtime_env = _from_job_config(job_config, namespace, runtime_env)
+    new_node = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": resources,
+        "labels": labels,
+        "object_store_memory": object_store_memory,
+    }
+    _check_arguments(new_node, namespace, runtime_env)
+    if configure_logging:
+        _configure_logging(logging_level or getattr(logging_config, "log_level", None), logging_format)
+    job = {"namespace": namespace, "runtime_env": runtime_env, "log_to_driver": log_to_driver is not False}
+    with _lock:
+        existing = current.current_or_none()
+        if existing is not None:
+            return _again(existing, ignore_reinit_error)
+        if local_mode:
+            session = _start_local_mode(new_node, namespace)
+        else:
+            session = _start(_resolve(address), new_node, job, kwargs)
+        _install(session)
+        return RayContext(session.address_info)
+
+
+def _again(existing: Session, ignore: bool) -> RayContext:
+    if not ignore:
+        raise RuntimeError(
+            "Maybe you called ray.init twice by accident? This process has a session already. Pass"
+            " 'ignore_reinit_error=True' to keep it, or call redray.shutdown() first."
+        )
+    _log("init() was called again: the session that is there is kept.")
+    return RayContext(existing.address_info)
+
+
+def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    unknown = kwargs.keys() - _IGNORED - {"_temp_dir"}
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(sorted(unknown))}")
+    ignored = kwargs.keys() & _IGNORED
+    if ignored:
+        _log(f"init() ignores {', '.join(sorted(ignored))}: redray has no counterpart.")
+
+
+def _log(text: str) -> None:
+    import logging
+
+    logging.getLogger("redray").debug(text)
+
+
+def _from_job_config(config: Any, namespace: str | None, runtime_env: Any) -> tuple[str | None, Any]:
+    """Ray's JobConfig, or anything with its attributes `ray_namespace` and `runtime_env`."""
+    theirs = {"namespace": getattr(config, "ray_namespace", None), "runtime_env": getattr(config, "runtime_env", None)}
+    ours = {"namespace": namespace, "runtime_env": runtime_env}
+    for name, value in theirs.items():
+        if value and ours[name]:
+            raise ValueError(f"'{name}' is given both to init() and in its job_config.")
+    return namespace or theirs["namespace"] or None, runtime_env or theirs["runtime_env"] or None
+
+
+def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env: object) -> None:
+    quantities = {name: new_node[name] for name in ("num_cpus", "num_gpus", "resources")}
+    option_checks.check_task({**quantities, "runtime_env": runtime_env})
+    option_checks.check_actor({"namespace": namespace})
+    memory, labels = new_node["object_store_memory"], new_node["labels"]
+    if memory is not None and (not isinstance(memory, int) or memory <= 0):
+        raise ValueError(f"'object_store_memory' is a positive number of bytes, not {memory!r}.")
+    for label, value in (labels or {}).items():
+        if not isinstance(label, str) or not isinstance(value, str):
+            raise TypeError(f"'labels' maps strings to strings, not {label!r} to {value!r}.")
+
+
+def _configure_logging(level: int | str | None, form: str | None) -> None:
+    """Only on request: until then warnings reach stderr by Python's own default."""
+    if level is None and form is None:
+        return
+    import logging
+
+    logger = logging.getLogger("redray")
+    logger.setLevel(level.upper() if isinstance(level, str) else level or logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(form or "%(asctime)s\t%(levelname)s %(name)s -- %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _resolve(address: str | None) -> str | None:
+    """The cluster to join, None to start one. Raises ConnectionError for "auto" if there is none."""
+    if address is not None and not isinstance(address, str):
+        raise TypeError(f"The address is a string, not {type(address).__name__}.")
+    if address == "local":
+        return None
+    if address not in (None, "", "auto"):
+        return address
+    named = os.environ.get("REDRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if named == "local" and address != "auto":
+        return None
+    if named and named not in ("local", "auto"):
+        return named
+    from redray import bootstrap
+
+    found: str | None = bootstrap.find_local_cluster()
+    if found is None and "auto" in (address, named):
+        raise ConnectionError(
+            "Could not find any running redray cluster on this machine. Start one with `redray start --head`, or name"
+            " one in `address` or $REDRAY_ADDRESS."
+        )
+    return found
+
+
+def _start(
+    address: str | None, new_node: Mapping[str, Any], job: Mapping[str, Any], kwargs: Mapping[str, Any]
+) -> Session:
+    from redray import bootstrap
+
+    if address is None:
+        session: Session = bootstrap.start_embedded(**new_node, **job, temp_dir=kwargs.get("_temp_dir"))
+        return session
+    refused = sorted(name for name, value in {**new_node, **kwargs}.items() if value is not None and name in _OF_A_NODE)
+    if refused:
+        raise ValueError(
+            f"When connecting to an existing cluster ({_without_password(address)}), {' and '.join(refused)} must not"
+            " be given: its nodes have their own. For a cluster of your own, pass address='local'."
+        )
+    scheme, separator, rest = address.partition("://")
+    session = bootstrap.connect(address=f"redis://{rest}" if separator and scheme == "ray" else address, **job)
+    return session
+
+
+_OF_A_NODE = frozenset(["num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "_system_config"])
+
+
+def _without_password(address: str) -> str:
+    head, at, host = address.rpartition("@")
+    return f"{head.partition('://')[0]}://***@{host}" if at else address
+
+
+def _start_local_mode(new_node: Mapping[str, Any], namespace: str | None) -> Session:
+    from redray.local_mode import LocalSession
+
+    return LocalSession(new_node["num_cpus"], new_node["num_gpus"], new_node["resources"], namespace)
+
+
+_registered = False
+
+
+def _install(session: Session) -> None:
+    global _registered
+    from redray import session as slot
+
+    slot.install(session)
+    if not _registered:
+        atexit.register(shutdown)
+        _registered = True
+
+
+def shutdown(_exiting_interpreter: bool = False) -> None:
+    """End this process' session. A cluster that `init` started ends with it; one that it joined goes on.
+
+    Does nothing without a session, and nothing in a worker, whose session is its node's.
+    """
+    with _lock:
+        session = current.current_or_none()
+        if session is None or session.kind == "worker":
+            return
+        from redray import session as slot
+
+        try:
+            session.close()
+        finally:
+            slot.uninstall()
+
+
+def is_initialized() -> bool:
+    """Whether this process is connected to a cluster."""
+    return current.current_or_none() is not None
+
+
+def _begin() -> Session:
+    """Auto-init: something was submitted and there is no session. Two threads may come here at once."""
+    with _lock:
+        if current.current_or_none() is None:
+            init()
+        return current.started()
+
+
+current.set_begin(_begin)
