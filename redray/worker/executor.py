@@ -21,7 +21,7 @@ from redray.worker.attempt import Who, arguments, cancelled_done, error_done, ex
 from redray.worker.environment import Environment
 from redray.worker.host import Host
 from redray.worker.marks import Mark
-from redray.worker.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
+from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.worker.watchdog import FlushWatchdog
 
 if TYPE_CHECKING:

@@ -90,7 +90,8 @@ class Exited:
 
 @dataclass(frozen=True)
 class TemplateDied:
-    """The template is gone and, by the kernel's parent-death signal, every worker with it: the node cannot go on."""
+    """The template is gone and, by the kernel's parent-death signal, every worker with it: the node cannot go on.
+    Reported once; `fileno()` stays readable."""
 
 
 Report = Forked | ForkFailed | Exited | TemplateDied
@@ -120,6 +121,7 @@ class Template:
         self._forks: deque[ForkRequest] = deque()
         self._signals: deque[SignalRequest] = deque()
         self._asked = 0
+        self._is_dead = False
         self._refused: list[Report] = []
 
     def fileno(self) -> int:
@@ -153,7 +155,7 @@ class Template:
     def receive(self) -> list[Report]:
         """What happened since the last call."""
         reports, self._refused = self._refused, []
-        while True:
+        while not self._is_dead:
             try:
                 data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE, _FDS, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
@@ -161,6 +163,7 @@ class Template:
             except OSError:
                 data, fds = b"", []
             if not data:
+                self._is_dead = True
                 reports.append(TemplateDied())
                 break
             report = self._report(_decode_report(data), fds)
@@ -174,11 +177,12 @@ class Template:
         return bool(self._refused)
 
     def close(self) -> None:
-        """End the template and, by the kernel's parent-death signal, its workers; returns when the template is
-        reaped."""
+        """End the template and, by the kernel's parent-death signal, its workers. Returns when it is reaped."""
+        if self._control.fileno() < 0:
+            return
         self._control.close()
-        os.kill(self.pid, signal.SIGKILL)  # our own child, not reaped yet: the number is its own
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody else in the node reaped it
+            os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
     def _flush(self) -> None:

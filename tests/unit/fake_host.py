@@ -13,7 +13,7 @@ from redray.store import serialization
 from redray.task_context import TaskContext
 from redray.worker.host import Outgoing, Work
 from redray.worker.marks import Mark, Marks
-from redray.worker.messages import Done, Exit, Returned, Run
+from redray.messages import Done, Exit, Returned, Run
 
 INLINE = 100 * 1024
 current: ContextVar[TaskContext | None] = ContextVar("current", default=None)

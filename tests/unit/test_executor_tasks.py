@@ -18,7 +18,7 @@ from redray.gcs.schema import Outcome
 from redray.spec import unpack_head
 from redray.store import serialization
 from redray.worker.executor import SHORT_US, Executor, Leave
-from redray.worker.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
+from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from tests.unit.fake_host import EXIT, FakeHost, current, mark, payload, result, run
 
 
