@@ -67,11 +67,6 @@ class LocalCluster:
         path = os.path.join(self.temp_dir, FILE)
         write_private(path, json.dumps({"address": self.address, "processes": [asdict(p) for p in self.processes]}))
 
-    def remove(self) -> None:
-        for name in (FILE, PASSWORD_FILE):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.temp_dir, name))
-
 
 def default_temp_dir() -> str:
     return settings().temp_dir or f"/tmp/redray-{os.geteuid()}"
@@ -136,6 +131,13 @@ def record(address: Address, temp_dir: str, process: Process) -> None:
         )
     alive = cluster.alive() if cluster else ()
     LocalCluster(public, temp_dir, (*alive, process)).write()
+
+
+def forget(temp_dir: str) -> None:
+    """The cluster has ended, or never began."""
+    for name in (FILE, PASSWORD_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(temp_dir, name))
 
 
 def without_password(address: Address) -> str:

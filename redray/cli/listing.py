@@ -84,5 +84,8 @@ def _print_table(rows: list[Row]) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{name}:{quantity:g}" for name, quantity in value.items()) or "-"
+        return (
+            ",".join(f"{name}:{part if isinstance(part, str) else round(part, 4)}" for name, part in value.items())
+            or "-"
+        )
     return str(value).replace("\n", " ") or "-"

@@ -27,6 +27,7 @@ from redray.local_cluster import (
     PASSWORD_FILE,
     Process,
     find_local_cluster,
+    forget,
     locked,
     make_private_directory,
     record,
@@ -70,17 +71,22 @@ def command(
     make_private_directory(temp_dir)
     started: list[Process] = []
     with locked(temp_dir):
+        if head:
+            _refuse_a_second(temp_dir)
         try:
             if head:
                 login = _begin(redis, port, node["node_ip_address"], redis_password_file, temp_dir, started)
             else:
                 assert address is not None
                 login = log_in(address, redis_password_file, temp_dir)
+            os.environ.pop("REDRAY_REDIS_PASSWORD", None)  # The node, and its tasks, inherit what is here.
             process = launch(login, temp_dir, node, head)
             started.append(process)
             record(login, temp_dir, process)
         except BaseException:
             end(started, 0)  # Half a cluster helps nobody, and would block the next attempt.
+            if head:
+                forget(temp_dir)
             raise
     _say(login, head, temp_dir)
     return _stay(started) if block else 0
@@ -95,6 +101,15 @@ def _check(head: bool, address: Address | None, redis: Address | None, port: int
         raise click.UsageError("--port is for the Redis that --head starts, but --redis names one that runs already")
 
 
+def _refuse_a_second(temp_dir: str) -> None:
+    running = find_local_cluster(temp_dir)
+    if running is not None:
+        raise click.ClickException(
+            f"a cluster runs here already, at {running.address}: join it with 'redray start --address', end it with "
+            "'redray stop', or name another directory with --temp-dir."
+        )
+
+
 def _begin(
     redis: Address | None,
     port: int | None,
@@ -104,12 +119,6 @@ def _begin(
     started: list[Process],
 ) -> Address:
     """The Redis of a new cluster: the given one, or one that is started here."""
-    running = find_local_cluster(temp_dir)
-    if running is not None:
-        raise click.ClickException(
-            f"a cluster runs here already, at {running.address}: join it with 'redray start --address', end it with "
-            "'redray stop', or name another directory with --temp-dir."
-        )
     host = host or "127.0.0.1"
     login = log_in(redis or _free_address(host, DEFAULT_PORT if port is None else port), password_file, temp_dir)
     if redis is None:

@@ -70,6 +70,8 @@ def _usage(rows: list[dict[str, Any]]) -> list[str]:
     used: dict[str, float] = {}
     for row in rows:
         for name, quantity in row["resources"].items():
+            if name.startswith("node:"):
+                continue  # every node has one of itself, so that tasks can ask for it
             total[name] = total.get(name, 0) + quantity
             used[name] = used.get(name, 0) + quantity - row["free"].get(name, 0)
     lines = [f"{_number(name, used[name])} of {_number(name, total[name])} {name}" for name in sorted(total)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from redray.cli.options import temp_dir_option
-from redray.local_cluster import Process, find_local_cluster, is_private, locked
+from redray.local_cluster import Process, find_local_cluster, forget, is_private, locked
 
 _LAST_RESORT = 5.0  # seconds for the operating system to bury a process after SIGKILL
 
@@ -37,7 +37,7 @@ def command(force: bool, grace_period: float, temp_dir: str) -> int:
         if survivors:
             pids = ", ".join(str(process.pid) for process in survivors)
             raise click.ClickException(f"these processes do not end, even when killed: {pids}.")
-        cluster.remove()
+        forget(temp_dir)
     click.echo(f"Stopped the cluster at {cluster.address}.")
     return 0
 

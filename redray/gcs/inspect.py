@@ -5,6 +5,7 @@ Large families are walked with SCAN in slices, and only the fields that are show
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from redray.resources import from_text, from_units
 
 Row = dict[str, Any]
 
-_NODE = ("state", "address", "host", "pid", "resources", "free", "labels")
+_NODE = ("state", "address", "pid", "resources", "free", "labels")
 _JOB = ("state", "namespace", "driver", "detached", "started", "ended")
 _ACTOR = ("state", "class", "name", "namespace", "job", "node", "worker", "restarts", "cause")
 _TASK = ("state", "name", "job", "node", "actor", "attempt", "retries", "unready")
@@ -34,7 +35,8 @@ class Inspector:
     def nodes(self, limit: int = 10_000) -> list[Row]:
         rows = self._table("node", _NODE, limit)
         for row in rows:
-            row["resources"] = quantities(row["resources"])
+            row["resources"] = json.loads(row["resources"] or "{}")
+            row["labels"] = json.loads(row["labels"] or "{}")
             row["free"] = quantities(row["free"]) if row["state"] != NodeState.DEAD else {}
         return sorted(rows, key=lambda row: (row["state"], row["id"]))
 

@@ -169,7 +169,7 @@ def test_a_node_that_does_not_start_takes_its_redis_along(
     assert redray("start", "--head", "--port", "0") == (1, "", "redray: The node did not start.\n")
     assert [process.role for process in began] == ["redis"]
     assert not began[0].is_alive()
-    assert find_local_cluster(temp_dir) is None
+    assert not {"cluster.json", "redis_password"} & set(os.listdir(temp_dir))
 
 
 def test_a_redis_that_is_there_already(

@@ -12,7 +12,7 @@ import pytest
 
 from redray import cli
 from redray.gcs.client import Connection
-from redray.gcs.inspect import Inspector
+from redray.gcs.inspect import Inspector, quantities
 from redray.gcs.keys import Keys
 from redray.gcs.schema import LIMITS
 from redray.gcs.server import EmbeddedServer
@@ -46,7 +46,8 @@ def write(redis: Connection, key: str, **fields: Any) -> None:
 
 
 def add_node(redis: Connection, identifier: str, state: str, resources: str, free: str) -> None:
-    write(redis, KEYS.node(identifier), state=state, address="10.0.0.9:7", pid=17, resources=resources, free=free)
+    total = json.dumps({**quantities(resources), "node:10.0.0.9": 1})
+    write(redis, KEYS.node(identifier), state=state, address="10.0.0.9:7", pid=17, resources=total, free=free)
 
 
 def test_status_of_an_empty_cluster(redray: Redray, redis: Connection) -> None:
@@ -150,7 +151,7 @@ def test_objects_are_values_that_were_put_or_returned(redis: Connection) -> None
 def test_nodes_and_their_resources(redis: Connection) -> None:
     add_node(redis, "aa", "ALIVE", "CPU:4,disk:0.5", "CPU:3.5")
     (row,) = Inspector(redis).nodes()
-    assert row["resources"] == {"CPU": 4.0, "disk": 0.5}
+    assert row["resources"] == {"CPU": 4.0, "disk": 0.5, "node:10.0.0.9": 1}
     assert row["free"] == {"CPU": 3.5}
 
 
