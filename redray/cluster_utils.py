@@ -159,19 +159,19 @@ class Cluster:
 
     def connect(self, namespace: str | None = None) -> None:
         """Make this process a driver of the cluster."""
-        from redray import api
+        import redray
 
         if self._connected:
             raise RaySystemError("This process is connected to the cluster already.")
-        api.init(self.address, namespace=namespace)
+        redray.init(self.address, namespace=namespace)
         self._connected = True
 
     def shutdown(self) -> None:
         """End all of it. A second call does nothing."""
         if self._connected:
-            from redray import api
+            import redray
 
-            api.shutdown()
+            redray.shutdown()
             self._connected = False
         for node in self.nodes:
             node.kill()
