@@ -1,0 +1,85 @@
+"""redray: tasks and actors that run anywhere, with Ray's API, scheduled by Lua inside Redis.
+
+import redray as ray
+
+@ray.remote
+def square(x):
+    return x * x
+
+print(ray.get([square.remote(x) for x in range(4)]))  # [0, 1, 4, 9]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redray import actor
+from redray.actor import method
+from redray.api import (
+    available_resources,
+    cancel,
+    cluster_resources,
+    get,
+    get_actor,
+    get_gpu_ids,
+    get_runtime_context,
+    init,
+    is_initialized,
+    kill,
+    nodes,
+    put,
+    remote,
+    shutdown,
+    timeline,
+    wait,
+)
+from redray.ids import ActorID, FunctionID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
+from redray.refs import ObjectRef
+from redray.version import __version__
+
+ObjectID = ObjectRef  # Ray's older name of it
+
+__all__ = [
+    "ActorID",
+    "FunctionID",
+    "JobID",
+    "NodeID",
+    "ObjectID",
+    "ObjectRef",
+    "PlacementGroupID",
+    "TaskID",
+    "WorkerID",
+    "__version__",
+    "actor",
+    "available_resources",
+    "cancel",
+    "cloudpickle",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "runtime_context",
+    "shutdown",
+    "timeline",
+    "util",
+    "wait",
+]
+
+_ON_FIRST_USE = frozenset(["cloudpickle", "exceptions", "runtime_context", "util"])  # importing redray stays quick
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        import importlib
+
+        return importlib.import_module(f"redray.{name}")
+    raise AttributeError(f"module 'redray' has no attribute {name!r}")

@@ -1,0 +1,28 @@
+"""Helpers on top of the public API, where Ray has them: `redray.util.ActorPool`, `redray.util.queue`, ..."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redray import current
+from redray.util.actor_pool import ActorPool
+
+__all__ = ["ActorPool", "list_named_actors", "queue", "scheduling_strategies"]
+
+_SUBMODULES = frozenset(["queue", "scheduling_strategies"])
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names of the living actors of this namespace; or of all, each as `{"name": ..., "namespace": ...}`."""
+    found = current.started().list_named_actors(all_namespaces)
+    if all_namespaces:
+        return [{"name": actor["name"], "namespace": actor["namespace"]} for actor in found]
+    return [actor["name"] for actor in found]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
