@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from redray.exit import ActorExitRequested
 from redray.gcs.schema import Outcome
+from redray.messages import ActorExit, Done, Run
 from redray.spec import TaskHead, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output, shutdown
 from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
 from redray.worker.host import Host
-from redray.worker.messages import ActorExit, Done, Run
 
 if TYPE_CHECKING:
     from redray.worker.executor import Executor

@@ -15,13 +15,13 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from redray.exit import ActorExitRequested
+from redray.messages import Done, Run
 from redray.spec import TaskHead, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output
 from redray.worker.actor_runner import ConcurrentActor
 from redray.worker.attempt import Arguments, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
 from redray.worker.host import Host
-from redray.worker.messages import Done, Run
 
 if TYPE_CHECKING:
     from redray.worker.executor import Executor

@@ -15,10 +15,10 @@ from typing import Any
 
 from redray.exceptions import RayError, RayTaskError
 from redray.gcs.schema import Outcome
+from redray.messages import Done, Returned
 from redray.spec import ACTOR_CREATION, STREAMING, TaskHead
 from redray.store import serialization
 from redray.worker.host import Host
-from redray.worker.messages import Done, Returned
 
 Arguments = tuple[Sequence[Any], dict[str, Any]]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import sys
 
+from redray.messages import JobInfo
 from redray.resources import UNIT, from_text
 from redray.spec import TaskHead
-from redray.worker.messages import JobInfo
 
 
 class Environment:

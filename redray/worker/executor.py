@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from redray.exit import ActorExitRequested
+from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.spec import ACTOR_CALL, TASK, TaskHead, unpack_head, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output, shutdown
@@ -21,7 +22,6 @@ from redray.worker.attempt import Who, arguments, cancelled_done, error_done, ex
 from redray.worker.environment import Environment
 from redray.worker.host import Host
 from redray.worker.marks import Mark
-from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.worker.watchdog import FlushWatchdog
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Executor:
             raise KeyboardInterrupt
 
     def _mend(self) -> None:
-        """Undo what user code did to the process: its streams, its SIGINT. 2 us, so not after each of many short tasks."""
+        """Undo what user code did to the process: its streams, its SIGINT. 2 us: too slow for after each short task."""
         output.check()
         if signal.getsignal(signal.SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from redray.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run
 from redray.task_context import TaskContext
-from redray.worker.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run
 
 Work = Run | Exit | Cancel | JobInfo
 Outgoing = Done | HandedBack | ActorExit

@@ -29,7 +29,7 @@ _FDS = 3  # of a Forked: the channel, and the read ends of stdout and stderr
 
 class ForkRequest(msgspec.Struct, array_like=True, tag=1, gc=False):
     worker: str
-    slot: int
+    slot: int | None  # None: all are taken, so the answer can only be no
     env: dict[str, str]
 
 
@@ -122,7 +122,6 @@ class Template:
         self._signals: deque[SignalRequest] = deque()
         self._asked = 0
         self._is_dead = False
-        self._refused: list[Report] = []
 
     def fileno(self) -> int:
         return self._control.fileno()
@@ -130,10 +129,8 @@ class Template:
     def request_fork(self, worker: str, env: dict[str, str] | None = None) -> None:
         """Answered, in time, by a `Forked` or a `ForkFailed` for `worker`. `env` is set in the worker's environment."""
         slot = self._marks.take()
-        if slot is None:
-            self._refused.append(ForkFailed(worker, f"{MAX_WORKERS} workers run on this node already"))
-            return
-        self._slots[worker] = slot
+        if slot is not None:
+            self._slots[worker] = slot
         self._forks.append(ForkRequest(worker, slot, env or {}))
         self._flush()
 
@@ -148,13 +145,14 @@ class Template:
 
     def interrupt(self, worker: str, task: str, attempt: int) -> None:
         """Cancel this attempt in `worker`: KeyboardInterrupt if it runs, not started if it is the next to start. A
-        worker that does something else is not disturbed."""
-        self.mark(worker).cancel(task, attempt)
-        self.signal(worker, signal.SIGINT)
+        worker that does something else, or is gone, is not disturbed."""
+        if worker in self._slots:
+            self.mark(worker).cancel(task, attempt)
+            self.signal(worker, signal.SIGINT)
 
     def receive(self) -> list[Report]:
         """What happened since the last call."""
-        reports, self._refused = self._refused, []
+        reports: list[Report] = []
         while not self._is_dead:
             try:
                 data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE, _FDS, socket.MSG_CMSG_CLOEXEC)
@@ -171,10 +169,6 @@ class Template:
                 reports.append(report)
         self._flush()
         return reports
-
-    def has_reports(self) -> bool:
-        """Whether `receive` has something to say although `fileno()` is not readable (a refusal made on this side)."""
-        return bool(self._refused)
 
     def close(self) -> None:
         """End the template and, by the kernel's parent-death signal, its workers. Returns when it is reaped."""
@@ -204,7 +198,9 @@ class Template:
             return self._exited(message)
         self._asked -= 1
         if message.error:
-            self._marks.give(self._slots.pop(message.worker))
+            slot = self._slots.pop(message.worker, None)
+            if slot is not None:
+                self._marks.give(slot)
             return ForkFailed(message.worker, message.error)
         if len(fds) != _FDS:  # the kernel drops what this process has no numbers for; the worker reads EOF and leaves
             for fd in fds:

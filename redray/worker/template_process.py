@@ -128,6 +128,9 @@ class TemplateProcess:
                 self._send(ExitReport(worker, pid, status))
 
     def _fork(self, request: ForkRequest) -> None:
+        if request.slot is None:
+            self._send(ForkReply(request.worker, 0, f"{len(self._workers)} workers run on this node already"))
+            return
         fds: list[int] = []
         try:
             ours, theirs = socket.socketpair()
@@ -145,14 +148,14 @@ class TemplateProcess:
         if pid == 0:
             for fd in (node_end, out_read, err_read):
                 os.close(fd)
-            self._be_worker(request, parent, channel, out_write, err_write)
+            self._be_worker(request, request.slot, parent, channel, out_write, err_write)
         self._workers[pid] = request.worker
         self._pids[request.worker] = pid
         self._send(ForkReply(request.worker, pid), [node_end, out_read, err_read])
         for fd in fds:
             os.close(fd)
 
-    def _be_worker(self, request: ForkRequest, parent: int, channel: int, out: int, err: int) -> None:
+    def _be_worker(self, request: ForkRequest, slot: int, parent: int, channel: int, out: int, err: int) -> None:
         code = 1
         try:
             die_with_parent(parent)
@@ -167,7 +170,7 @@ class TemplateProcess:
             random.seed()  # the standard library does so too, at every fork, but nobody promised it
             atexit._clear()  # what the node registered is the node's to run
             os.environ.update(request.env)
-            mark = self._marks.mark(request.slot)
+            mark = self._marks.mark(slot)
             code = self._worker_main(WorkerStart(request.worker, socket.socket(fileno=channel), mark))
         except BaseException:  # nothing may climb out of the fork into the template's loop
             sys.excepthook(*sys.exc_info())

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from redray.messages import Done, Exit, Returned, Run
 from redray.spec import TASK, TaskHead, pack
 from redray.store import serialization
 from redray.task_context import TaskContext
 from redray.worker.host import Outgoing, Work
 from redray.worker.marks import Mark, Marks
-from redray.messages import Done, Exit, Returned, Run
 
 INLINE = 100 * 1024
 current: ContextVar[TaskContext | None] = ContextVar("current", default=None)

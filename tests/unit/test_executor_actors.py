@@ -12,9 +12,9 @@ import pytest
 
 from redray.exceptions import RayTaskError
 from redray.gcs.schema import Outcome
+from redray.messages import Cancel, Done, Exit, Run
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, unpack_head
 from redray.worker.executor import Executor
-from redray.messages import Cancel, Done, Exit, Run
 from tests.unit.fake_host import FakeHost, current, mark, payload, result, run
 
 ACTOR = "ac" * 12

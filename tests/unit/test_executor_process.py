@@ -20,8 +20,8 @@ import pytest
 from redray.exceptions import ActorDiedError
 from redray.exit import ActorExitRequested
 from redray.gcs.schema import Outcome
-from redray.spec import ACTOR_CALL, ACTOR_CREATION, unpack_head
 from redray.messages import Run
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, unpack_head
 from tests.helpers import wait_until
 from tests.unit.fake_host import EXIT, payload, result, run
 from tests.unit.worker_process import Node, Worker, is_running, node
@@ -267,7 +267,7 @@ def test_workers_die_with_their_template(cluster: Node) -> None:
     workers = [cluster.worker() for _ in range(3)]
     for worker in workers:
         worker.give(run("leave_thread"), run("spin"))
-        cluster.wait(lambda worker=worker: "spinning" in worker.printed, "spinning")
+    cluster.wait(lambda: all("spinning" in worker.printed for worker in workers), "spinning")
     cluster.template.close()
     wait_until(lambda: not any(is_running(worker.pid) for worker in workers), what="the end of the workers")
 

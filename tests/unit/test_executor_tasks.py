@@ -15,10 +15,10 @@ import pytest
 
 from redray.exceptions import RayError, RayTaskError, TaskCancelledError
 from redray.gcs.schema import Outcome
+from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.spec import unpack_head
 from redray.store import serialization
 from redray.worker.executor import SHORT_US, Executor, Leave
-from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from tests.unit.fake_host import EXIT, FakeHost, current, mark, payload, result, run
 
 
@@ -281,7 +281,8 @@ def test_keyboard_interrupt_is_a_cancellation() -> None:
 
 # ---- cancel ----------------------------------------------------------------------------------------------------------
 def test_a_task_cancelled_before_it_starts_does_not_run() -> None:
-    host, slot, called = FakeHost({"f": lambda: called.append(1)}), mark(), []
+    called: list[int] = []
+    host, slot = FakeHost({"f": lambda: called.append(1)}), mark()
     first, second = run("f", attempt=2), run("f")
     slot.cancel(unpack_head(first.spec).task, 2)
     host.give(first, second, EXIT)

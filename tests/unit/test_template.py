@@ -44,8 +44,7 @@ class Reports:
         while len(found := [report for report in self.all if isinstance(report, kind)]) < count:
             assert time.monotonic() < deadline, f"{count} {kind.__name__} expected, got {self.all}"
             assert kind is TemplateDied or TemplateDied() not in self.all, self.all
-            if not self.template.has_reports():
-                select.select([self.template], [], [], 1)
+            select.select([self.template], [], [], 1)
             self.all += self.template.receive()
         return found
 
@@ -149,7 +148,7 @@ def test_a_template_without_descriptors_says_so_and_recovers() -> None:
     with running() as (template, reports):
         forked_worker(template, reports, "worker-0")  # by now it has loaded what it needs
         limits = resource.prlimit(template.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (12, limits[1]))  # enough for one of the three pairs
+        resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (10, limits[1]))  # enough for two of the three pairs
         template.request_fork("worker-1")
         (failed,) = reports.wait(ForkFailed)
         assert isinstance(failed, ForkFailed)

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from redray.worker import executor, messages
-from redray.worker.host import Outgoing, Work
+from redray import messages
 from redray.messages import ActorExit, Done, Exit, Run
+from redray.worker import executor
+from redray.worker.host import Outgoing, Work
 from redray.worker.output import LineReader
 from redray.worker.template import Exited, Forked, Report, Template, WorkerStart, start_template
 from tests.unit.fake_host import FakeHost
 
 PATIENCE = 30
-Message = TypeVar("Message")
+Found = TypeVar("Found")
 
 
 class ChannelHost(FakeHost):
@@ -39,7 +40,7 @@ class ChannelHost(FakeHost):
             if not data:
                 return Exit("the node is gone")
             self._buffer += data
-            self._works += map(messages.decode_to_process, messages.split(self._buffer))  # type: ignore[arg-type]
+            self._works += map(messages.decode_to_process, messages.split(self._buffer))
         return self._works.popleft() if self._works else None
 
     def flush(self) -> None:
@@ -111,9 +112,9 @@ class Node:
         self.workers.append(worker)
         return worker
 
-    def wait_report(self, kind: type[Message], name: str) -> Message:
-        def find() -> Message | None:
-            return next((r for r in self.reports if isinstance(r, kind) and r.worker == name), None)  # type: ignore[attr-defined]
+    def wait_report(self, kind: type[Found], name: str) -> Found:
+        def find() -> Found | None:
+            return next((r for r in self.reports if isinstance(r, kind) and getattr(r, "worker", "") == name), None)
 
         return self.wait(find, f"{kind.__name__} of {name}")
 
@@ -128,11 +129,11 @@ class Node:
         """The worker's `number`-th `Done`."""
         return self.wait(lambda: worker.dones()[number - 1 : number], f"{number} results")[0]
 
-    def wait(self, answer: Callable[[], Any], what: str) -> Any:
+    def wait(self, answer: Callable[[], Found | None], what: str) -> Found:
         deadline = time.monotonic() + PATIENCE
         while not (found := answer()):
             assert time.monotonic() < deadline, f"no {what}: {[worker.said for worker in self.workers]}"
-            readers = [self.template, *(w.channel for w in self.workers if not w.at_end)]
+            readers: list[Any] = [self.template, *(w.channel for w in self.workers if not w.at_end)]
             readers += [w.out for w in self.workers if not w.out.at_end]
             select.select(readers, [], [], 1)
             self.reports += self.template.receive()
