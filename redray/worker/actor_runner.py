@@ -240,19 +240,27 @@ class ThreadedActor(ConcurrentActor):
             self.finish(cancelled_done(head, run.attempt, 0), head, run.attempt, self.send)
             return
         self.host.set_context(context)
+        done = self._outcome(run, head)
+        self.host.set_context(None)
+        output.flush()
+        self.finish(done, head, run.attempt, self.send)
+
+    def _outcome(self, run: Run, head: TaskHead) -> Done:
+        """Apart from `_run`: arguments and value must be gone when the `Done` tells which refs this process keeps."""
         started = perf_counter_ns()
         who = self.who(head)
         try:
-            args, kwargs = arguments(self.host, head, unpack_payload(run.spec), run.values)
-            value = self.method(head)(*args, **kwargs)
-            done = value_done(self.host, head, run.attempt, value, (perf_counter_ns() - started) // 1000, who)
+            try:
+                args, kwargs = arguments(self.host, head, unpack_payload(run.spec), run.values)
+                value = self.method(head)(*args, **kwargs)
+            finally:
+                if self.executor.is_fork:
+                    self.executor.end_fork()
+            run_us = (perf_counter_ns() - started) // 1000
+            return value_done(self.host, head, run.attempt, value, run_us, who)
+        except ActorExitRequested as request:
+            return exit_done(head, run.attempt, request.reason)
         except SystemExit as error:
             self.leave(None, exit_code(error))
         except BaseException as error:  # user code may raise anything: it becomes the result
-            done = error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)
-        finally:
-            if self.executor.is_fork:
-                self.executor.end_fork()
-            self.host.set_context(None)
-            output.flush()
-        self.finish(done, head, run.attempt, self.send)
+            return error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)

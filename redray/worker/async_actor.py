@@ -117,7 +117,9 @@ class AsyncActor(ConcurrentActor):
         try:
             async with self._groups[group]:
                 started = perf_counter_ns()
-                done = await self._outcome(run, head, context, ready)
+                outcome = self._outcome(run, head, context, ready)
+                del ready  # when the `Done` tells which refs this process keeps, the arguments must be gone
+                done = await outcome
         except asyncio.CancelledError as error:  # while it waited for its turn, or out of the method
             run_us = (perf_counter_ns() - started) // 1000
             if context.cancelled:

@@ -57,7 +57,7 @@ class Executor:
         self._environment = Environment()
         self._context: TaskContext | None = None
         self._interruptible = False
-        self._expected_us: dict[str, int] = {}
+        self._expected_us: dict[str, int] = {}  # by function or method: the longest run lately, fading
         self._calls: dict[str, int] = {}  # function -> runs, where max_calls bounds them
         self._held = 0  # results posted and not sent
         self._held_since = 0
@@ -102,10 +102,7 @@ class Executor:
 
     def _run_task(self, run: Run, head: TaskHead) -> Done:
         self._environment.prepare(head, run.gpus)
-        done = self.attempt(run, head, TaskContext(head, run.attempt, run.gpus), None, Who(head.name))
-        expected = self._expected_us.get(head.function, SHORT_US)
-        self._expected_us[head.function] = max(done.run_us, expected - (expected >> 3))
-        return done
+        return self.attempt(run, head, TaskContext(head, run.attempt, run.gpus), None, Who(head.name))
 
     def attempt(self, run: Run, head: TaskHead, context: TaskContext, body: Any, who: Who) -> Done:
         """Execute in the main thread, interruptible by the node. `body` None means the function that the head names."""
@@ -127,6 +124,8 @@ class Executor:
                 if self.is_fork:
                     self.end_fork()
             run_us = (perf_counter_ns() - started) // 1000
+            expected = self._expected_us.get(head.function, SHORT_US)
+            self._expected_us[head.function] = max(run_us, expected - (expected >> 3))
             return value_done(self._host, head, run.attempt, value, run_us, who)
         except KeyboardInterrupt:
             return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
@@ -198,7 +197,7 @@ class Executor:
 
     def _must_send(self, head: TaskHead) -> bool:
         """Whether the results held back must go before `head` starts."""
-        if head.kind != TASK or self._held >= _MOST_HELD or self._expected_us.get(head.function, SHORT_US) >= SHORT_US:
+        if self._held >= _MOST_HELD or self._expected_us.get(head.function, SHORT_US) >= SHORT_US:
             return True
         if perf_counter_ns() - self._held_since > SHORT_US * 1000:
             return True

@@ -171,6 +171,15 @@ def test_060_a_cancelled_sync_call_only_gets_a_flag() -> None:
     worker.stop()
 
 
+def test_results_of_short_calls_are_sent_together() -> None:
+    host = FakeHost({"class": Counter})
+    calls = [run("add", kind=ACTOR_CALL, actor=ACTOR) for _ in range(100)]
+    host.give(run("class", kind=ACTOR_CREATION, actor=ACTOR, num_returns=0), *calls, Exit("the test is over"))
+    Executor(host, mark()).serve()
+    assert len(host.dones()) == 101
+    assert len(host.batches) < 90
+
+
 # ---- threaded --------------------------------------------------------------------------------------------------------
 class Meeting:
     """Calls that end only when the expected number of them has come together."""
