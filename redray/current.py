@@ -29,7 +29,10 @@ class Session(Protocol):
     kind: str
     token: object
     namespace: str
-    address_info: Mapping[str, Any]  # of the cluster: address, node_id, session_dir, dashboard_url, ...
+
+    @property
+    def address_info(self) -> Mapping[str, Any]:
+        """Of the cluster: address (without a password), node_id, session_dir, dashboard_url, ..."""
 
     @property
     def job_id(self) -> JobID: ...

@@ -273,7 +273,7 @@ def _start_local_mode(new_node: Mapping[str, Any], namespace: str | None) -> Ses
 _registered = False
 
 
-def _install(session: Session) -> None:
+def _install(session: Any) -> None:
     global _registered
     from redray import session as slot
 

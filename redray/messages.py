@@ -163,12 +163,14 @@ class Cancel(_Message, tag=38):
 
 
 class TakeBack(_Message, tag=39):
-    """Return these tasks if not started: answered by Blocked-like `HandedBack`."""
+    """Return these tasks if not started: answered by `HandedBack`."""
 
     tasks: list[str]
 
 
 class HandedBack(_Message, tag=11):
+    """The answer to TakeBack."""
+
     tasks: list[str]
 
 
@@ -180,6 +182,8 @@ class Exit(_Message, tag=40):
 
 ToNode = Union[Hello, Call, Blocked, Unblocked, Allocate, Locate, Unpin, Done, GetFunction, ActorExit, HandedBack]
 ToProcess = Union[Welcome, Ack, CallReply, Reply, Run, JobInfo, Cancel, TakeBack, Exit]
+
+AnyMessage = _Message
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_to_node = msgspec.msgpack.Decoder(ToNode).decode

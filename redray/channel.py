@@ -1,0 +1,248 @@
+"""A process' one ordered way to the cluster: through its node, or straight to Redis when it has none.
+
+Calls are numbered and kept until they are acknowledged. When the way breaks, another is opened and what was not acknowledged is sent
+again: Redis answers REPEAT to what it had.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redray import messages
+from redray.gcs.address import Address
+from redray.gcs.client import Connection, ConnectionLost, ReplyError
+from redray.gcs.command import DIRECT, Command, envelope
+from redray.gcs import processes
+from redray.gcs.keys import Keys
+from redray.gcs.scripts import load_scripts
+
+READ = 1 << 18
+
+
+class ChannelLost(ConnectionError):
+    """This way to the cluster is gone."""
+
+
+class Unacknowledged:
+    """The calls that Redis may not have: numbered here, in one place, whatever way they go."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._calls: deque[messages.Call] = deque()
+
+    def add(self, seen: str, command: Command, wants_reply: bool) -> messages.Call:
+        self.number += 1
+        args = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in command.args]
+        call = messages.Call(self.number, seen, command.verb, args, wants_reply)
+        self._calls.append(call)
+        return call
+
+    def acknowledge(self, number: int) -> None:
+        while self._calls and self._calls[0].number <= number:
+            self._calls.popleft()
+
+    def after(self, number: int) -> list[messages.Call]:
+        return [call for call in self._calls if call.number > number]
+
+    @property
+    def last_acknowledged(self) -> int:
+        return self._calls[0].number - 1 if self._calls else self.number
+
+
+class NodeChannel:
+    """Through the node of this machine. `node`, `arena` and so on are what its Welcome said."""
+
+    def __init__(self, calls: Unacknowledged, hello: Callable[[int], messages.Hello], path: str, sock: socket.socket | None) -> None:
+        self._calls = calls
+        self._hello = hello
+        self._path = path
+        self._out = bytearray()
+        self._in = bytearray()
+        self._torn = False  # an interrupt came in the middle of a step: nobody can say which bytes were handled
+        self._socket = sock if sock is not None else self._connect()
+        self._socket.setblocking(True)
+        self.welcome = self._greet()
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(self._path)
+        except OSError as error:
+            sock.close()
+            raise ChannelLost(f"The node at {self._path} does not answer: {error.strerror}.") from error
+        return sock
+
+    def _greet(self) -> messages.Welcome:
+        try:
+            self._socket.sendall(messages.frame(self._hello(self._calls.last_acknowledged)))
+            bodies: list[bytes] = []
+            while not bodies:
+                data = self._socket.recv(READ)
+                if not data:
+                    raise ChannelLost("The node closed the connection.")
+                self._in += data
+                bodies = messages.split(self._in)
+        except OSError as error:
+            raise ChannelLost(f"The node went away: {error}.") from error
+        self._early = deque(bodies[1:])
+        welcome = messages.decode_to_process(bodies[0])
+        if not isinstance(welcome, messages.Welcome):
+            raise ChannelLost(f"The node answered with {type(welcome).__name__} instead of Welcome.")
+        self._socket.setblocking(False)
+        for call in self._calls.after(welcome.last):
+            self._out += messages.frame(call)
+        return welcome
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        return bool(self._out)
+
+    def post(self, message: messages.AnyMessage) -> None:
+        self._out += messages.frame(message)
+
+    def call(self, seen: str, command: Command, wants_reply: bool = False) -> int:
+        call = self._calls.add(seen, command, wants_reply)
+        self._out += messages.frame(call)
+        return call.number
+
+    def flush(self) -> None:
+        """Send what the socket takes. Never blocks: a node that is busy sending to us would never read."""
+        if not self._out:
+            return
+        self._mend()
+        try:
+            while self._out:
+                self._torn = True
+                del self._out[: self._socket.send(self._out)]
+                self._torn = False
+        except BlockingIOError:
+            self._torn = False
+        except OSError as error:
+            raise ChannelLost(f"The node went away: {error}.") from error
+
+    def receive(self) -> list[Any]:
+        """Messages that have come, never waiting."""
+        self._mend()
+        bodies = list(self._early)
+        self._early.clear()
+        try:
+            self._torn = True
+            data = self._socket.recv(READ)
+            self._in += data
+            bodies += messages.split(self._in)
+            self._torn = False
+        except BlockingIOError:
+            self._torn = False
+            return [messages.decode_to_process(body) for body in bodies]
+        except OSError as error:
+            raise ChannelLost(f"The node went away: {error}.") from error
+        if not data:
+            raise ChannelLost("The node has ended.")
+        return [messages.decode_to_process(body) for body in bodies]
+
+    def _mend(self) -> None:
+        if not self._torn:
+            return
+        if not self._path:
+            raise ChannelLost("The connection to the node was interrupted.")
+        fresh = self._connect()
+        self._socket.close()
+        self._socket, self._torn = fresh, False
+        self._out.clear()
+        self._in.clear()
+        self.welcome = self._greet()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class DirectChannel:
+    """Straight to Redis: for a driver on a machine without a node, or whose node has died."""
+
+    welcome = None
+
+    def __init__(self, calls: Unacknowledged, hello: messages.Hello, address: Address, keys: Keys) -> None:
+        self._calls = calls
+        self._keys = keys
+        self._worker = hello.worker
+        self._scripts = load_scripts(keys.tag)
+        self._waiting: deque[messages.Call] = deque()
+        self._connection = Connection.open(address, 5.0, f"redray-{hello.kind}-{hello.worker[:8]}")
+        opening = processes.open(
+            keys, hello.worker, DIRECT, 0, hello.kind, hello.job, os.getpid(), hello.namespace, hello.config
+        )
+        reply = self._connection.run(self._scripts[opening.verb], opening.keys, opening.args)
+        if reply[0] != b"OK":
+            raise ChannelLost("The cluster has ended this process: its lease ran out.")
+        self._connection.load_all([self._scripts[name] for name in self._scripts])
+        for call in self._calls.after(int(reply[1])):
+            self._send(call)
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        return self._connection.pending_output > 0
+
+    def post(self, message: messages.AnyMessage) -> None:
+        """There is no node to hear it: only calls matter here."""
+
+    def call(self, seen: str, command: Command, wants_reply: bool = False) -> int:
+        call = self._calls.add(seen, command, wants_reply)
+        self._send(call)
+        return call.number
+
+    def _send(self, call: messages.Call) -> None:
+        from redray.gcs.client import script_call
+
+        args = [*envelope(self._worker, DIRECT, call.number, call.seen), *call.args]
+        if call.verb == "task_submit":
+            args[5] = "-" * (len(args) - 6)
+        self._waiting.append(call)
+        try:
+            self._connection.send(script_call(self._scripts[call.verb], (self._keys.process(self._worker),), args))
+        except ConnectionLost as error:
+            raise ChannelLost(str(error)) from error
+
+    def flush(self) -> None:
+        try:
+            self._connection.flush()
+        except ConnectionLost as error:
+            raise ChannelLost(str(error)) from error
+
+    def receive(self) -> list[Any]:
+        heard: list[Any] = []
+        try:
+            replies = self._connection.receive()
+        except ConnectionLost as error:
+            raise ChannelLost(str(error)) from error
+        for reply in replies:
+            call = self._waiting.popleft()
+            failures = []
+            if isinstance(reply, ReplyError):
+                if reply.code == "NOSCRIPT":
+                    raise ChannelLost("Redis lost its scripts.")
+                failures = [(call.number, "ERROR", self._scripts[call.verb].explain(str(reply)))]
+            elif reply[0] not in (b"OK", b"REPEAT") and not call.wants_reply:
+                failures = [(call.number, reply[0].decode(), "")]
+            if call.wants_reply:
+                heard.append(messages.CallReply(call.number, str(reply) if isinstance(reply, ReplyError) else _plain(reply)))
+            heard.append(messages.Ack(call.number, failures))
+        return heard
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _plain(reply: Any) -> Any:
+    if isinstance(reply, list):
+        return [_plain(part) for part in reply]
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else reply

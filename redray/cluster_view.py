@@ -1,0 +1,66 @@
+"""What the cluster has: nodes and resources, read from Redis for the public API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from redray.gcs.keys import Keys
+from redray.gcs.schema import NodeState
+from redray.resources import from_text, from_units
+
+Query = Callable[[list[tuple[Any, ...]]], list[Any]]
+_FIELDS = ("state", "host", "hostname", "address", "socket", "resources", "labels", "free", "pid")
+
+
+def _alive(query: Query, keys: Keys) -> list[tuple[str, dict[str, str]]]:
+    ids = sorted(id.decode() for id in query([("SMEMBERS", keys.nodes)])[0])
+    if not ids:
+        return []
+    rows = query([("HMGET", keys.node(id), *_FIELDS) for id in ids])
+    texts = [[text.decode() if text is not None else "" for text in row] for row in rows]
+    return [(id, dict(zip(_FIELDS, row, strict=True))) for id, row in zip(ids, texts, strict=True)]
+
+
+def nodes(query: Query, keys: Keys) -> list[dict[str, Any]]:
+    """One dictionary per node, with the keys that Ray's `nodes()` has."""
+    found = []
+    for id, row in _alive(query, keys):
+        _, _, port = row["address"].rpartition(":")
+        found.append(
+            {
+                "NodeID": id,
+                "Alive": row["state"] == NodeState.ALIVE,
+                "NodeManagerAddress": row["host"],
+                "NodeManagerHostname": row["hostname"],
+                "NodeName": row["host"],
+                "ObjectManagerPort": int(port or 0),
+                "ObjectStoreSocketName": row["socket"],
+                "Resources": msgspec.json.decode(row["resources"]),
+                "Labels": msgspec.json.decode(row["labels"] or "{}"),
+                "alive": row["state"] == NodeState.ALIVE,
+            }
+        )
+    return found
+
+
+def total_resources(query: Query, keys: Keys) -> dict[str, float]:
+    return _sum(msgspec.json.decode(row["resources"]) for _, row in _alive(query, keys))
+
+
+def free_resources(query: Query, keys: Keys) -> dict[str, float]:
+    """As each node said in its last call or renewal. A resource of which nothing is free is left out."""
+    free = _sum(
+        {name: from_units(units) for name, units in from_text(row["free"] or "-").items()} for _, row in _alive(query, keys)
+    )
+    return {name: quantity for name, quantity in free.items() if quantity}
+
+
+def _sum(parts: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, quantity in part.items():
+            total[name] = total.get(name, 0.0) + float(quantity)
+    return {name: round(quantity, 4) for name, quantity in total.items()}

@@ -1,0 +1,103 @@
+"""What the state of a node wants done: the only way it acts. The shell (node.py) carries these out, in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+from redray.gcs.tasks import Finish
+from redray.messages import Run, _Message
+
+
+class StartWorker(NamedTuple):
+    worker: str
+
+
+class Send(NamedTuple):
+    """A frame for a process of this node."""
+
+    worker: str
+    message: _Message
+
+
+class Dispatch(NamedTuple):
+    """A run for a worker; the shell adds the function and the job's facts if the worker has not seen them."""
+
+    worker: str
+    run: Run
+    function: str
+    job: str
+    name: str
+    is_call: bool
+
+
+class Interrupt(NamedTuple):
+    """Interrupt this attempt in the worker's main thread."""
+
+    worker: str
+    task: str
+    attempt: int
+
+
+class Kill(NamedTuple):
+    worker: str
+
+
+class Learn(NamedTuple):
+    """Find out about objects that calls wait for: their news come back as `ObjectNews`."""
+
+    objects: list[str]
+
+
+class RecordFinishes(NamedTuple):
+    """`limit` > 0 asks for that much work in the same call."""
+
+    finishes: list[tuple[Finish, list[bytes]]]
+    free: str
+    rooms: dict[str, int]
+    limit: int
+
+
+class Claim(NamedTuple):
+    free: str
+    rooms: dict[str, int]
+    limit: int
+
+
+class RecordRunning(NamedTuple):
+    tasks: list[str]
+
+
+class RecordActorStarted(NamedTuple):
+    actor: str
+    attempt: int
+    worker: str
+
+
+class RecordActorDied(NamedTuple):
+    actor: str
+    attempt: int
+    final: bool
+    cause: str
+
+
+class Warn(NamedTuple):
+    """A sentence for the drivers of a job."""
+
+    job: str
+    text: str
+
+
+Action = Union[
+    StartWorker,
+    Send,
+    Dispatch,
+    Interrupt,
+    Kill,
+    Learn,
+    RecordFinishes,
+    Claim,
+    RecordRunning,
+    RecordActorStarted,
+    RecordActorDied,
+    Warn,
+]

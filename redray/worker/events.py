@@ -1,0 +1,126 @@
+"""What can happen to a node. The shell turns sockets, replies and exits into these; `NodeState.handle` decides."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+from redray.messages import Done
+
+
+class Submitted(NamedTuple):
+    """A local process submits tasks and calls. Answered by the letters of `task_submit`'s claims."""
+
+    worker: str
+    specs: list[bytes]
+
+
+class WorkReceived(NamedTuple):
+    """Redis handed out work: (attempt, spec, inline values of its arguments by id, ids of those that are in shared memory)."""
+
+    items: list[tuple[int, bytes, dict[str, bytes], list[str]]]
+    backlog: int
+
+
+class TaskDone(NamedTuple):
+    worker: str
+    done: Done
+
+
+class WorkerReady(NamedTuple):
+    worker: str
+
+
+class WorkerGone(NamedTuple):
+    """`started` is the attempt it began last (task, attempt); `detail` says how it died, for people."""
+
+    worker: str
+    started: tuple[str, int] | None
+    detail: str
+
+
+class WorkerBlocked(NamedTuple):
+    worker: str
+    returned: list[str]
+
+
+class WorkerUnblocked(NamedTuple):
+    worker: str
+
+
+class HandedBackTasks(NamedTuple):
+    worker: str
+    tasks: list[str]
+
+
+class ActorExiting(NamedTuple):
+    worker: str
+    reason: str
+
+
+class ActorStartAnswered(NamedTuple):
+    """Redis' answer to RecordActorStarted: `outcome` OK, MORE or STALE."""
+
+    actor: str
+    outcome: str
+    calls: list[tuple[int, bytes, dict[str, bytes], list[str]]]
+    callers: dict[str, int]
+
+
+class CallReceived(NamedTuple):
+    attempt: int
+    spec: bytes
+
+
+class ObjectNews(NamedTuple):
+    """An object is ready: its packed value, or None when it lies in some node's shared memory."""
+
+    object: str
+    value: bytes | None
+
+
+class CancelRequested(NamedTuple):
+    task: str
+    force: bool
+
+
+class KillRequested(NamedTuple):
+    actor: str
+    cause: str
+
+
+class RetireRequested(NamedTuple):
+    actor: str
+
+
+class JobEnded(NamedTuple):
+    job: str
+
+
+class Rung(NamedTuple):
+    pass
+
+
+class Tick(NamedTuple):
+    pass
+
+
+Event = Union[
+    Submitted,
+    WorkReceived,
+    TaskDone,
+    WorkerReady,
+    WorkerGone,
+    WorkerBlocked,
+    WorkerUnblocked,
+    HandedBackTasks,
+    ActorExiting,
+    ActorStartAnswered,
+    CallReceived,
+    ObjectNews,
+    CancelRequested,
+    KillRequested,
+    RetireRequested,
+    JobEnded,
+    Rung,
+    Tick,
+]

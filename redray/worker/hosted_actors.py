@@ -1,0 +1,85 @@
+"""The actors that live on a node: whose call may go to the actor's worker next. Pure.
+
+A caller's calls start in the order it made them, and one whose argument is not ready holds back its own caller only. A call that
+comes through Redis comes in that order; one that takes the short way (its caller is on this node) says its number, and waits while
+earlier ones are still on their way through Redis.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from redray.worker.workers import Attempt
+
+
+class Caller:
+    """`last` is the number of the last call that was lined up; `early` are calls that overtook earlier ones."""
+
+    __slots__ = ("early", "last", "line")
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.line: deque[Attempt] = deque()
+        self.early: dict[int, Attempt] = {}
+
+    def _admit(self, attempt: Attempt) -> None:
+        self.line.append(attempt)
+        self.last = max(self.last, attempt.head.sequence)
+        while self.early and (following := self.early.pop(self.last + 1, None)) is not None:
+            self.line.append(following)
+            self.last += 1
+
+    def line_up(self, attempt: Attempt) -> None:
+        """A call from Redis: it is in order by itself."""
+        self._admit(attempt)
+
+    def line_up_local(self, attempt: Attempt) -> None:
+        if attempt.head.sequence <= self.last + 1:
+            self._admit(attempt)
+        else:
+            self.early[attempt.head.sequence] = attempt
+
+
+class HostedActor:
+    """An actor and the worker that is its body."""
+
+    __slots__ = ("alive", "attempt", "callers", "cause", "creation", "final", "id", "ordered", "restart", "retiring", "worker")
+
+    def __init__(self, creation: Attempt, worker: str) -> None:
+        self.id = creation.task
+        self.creation = creation
+        self.attempt = creation.attempt
+        self.worker = worker
+        self.alive = False  # Redis knows that it lives here, and has handed over what waited for it
+        self.retiring = False
+        self.final = False  # its end is wanted: no restart
+        self.cause = ""
+        options = creation.head.options
+        self.ordered = not options.get("is_async") and int(options.get("max_concurrency") or 1) == 1 and not options.get("concurrency_groups")
+        self.callers: dict[str, Caller] = {}
+
+    def caller(self, worker: str) -> Caller:
+        caller = self.callers.get(worker)
+        if caller is None:
+            caller = self.callers[worker] = Caller(0)
+        return caller
+
+    def sendable(self, is_ready) -> list[Attempt]:  # type: ignore[no-untyped-def]
+        """Take from each caller's line the calls that may start now."""
+        calls = []
+        for caller in self.callers.values():
+            while caller.line and is_ready(caller.line[0]):
+                calls.append(caller.line.popleft())
+        return calls
+
+    def drain(self) -> list[Attempt]:
+        """All calls that were never sent, in order."""
+        calls: list[Attempt] = []
+        for caller in self.callers.values():
+            calls.extend(caller.line)
+            calls.extend(attempt for _, attempt in sorted(caller.early.items()))
+        self.callers.clear()
+        return calls
+
+    def is_quiet(self) -> bool:
+        return not any(caller.line or caller.early for caller in self.callers.values())

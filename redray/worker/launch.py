@@ -1,0 +1,105 @@
+"""Starting a node process: its configuration goes through a pipe, because it holds secrets and command lines can be read by all."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from redray.exceptions import RaySystemError
+
+START_S = 30.0
+
+
+class NodeConfig(msgspec.Struct, kw_only=True):
+    """What a node is told when it starts. None means: find out from the machine."""
+
+    redis_url: str
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    object_store_memory: int | None = None
+    node_ip_address: str = "127.0.0.1"
+    temp_dir: str = ""
+    is_head: bool = False
+    tag: str = "redray"
+    session_directory: str = ""  # an embedded session's: the node's socket is made there
+    owner_pid: int = 0  # the driver that an embedded node must not outlive
+    prestart: int | None = None  # workers forked before anything runs; default: one per CPU
+
+
+class NodeProcess(msgspec.Struct, kw_only=True):
+    """A node that is ready to take work."""
+
+    pid: int
+    node_id: str
+    socket_path: str
+
+
+class StartingNode:
+    """A node process on its way: `wait` returns when it is ready."""
+
+    def __init__(self, pid: int, ready: int) -> None:
+        self.pid = pid
+        self._ready = ready
+
+    def wait(self, timeout: float = START_S) -> NodeProcess:
+        """Raises RaySystemError with the node's own words if it could not start."""
+        said = b""
+        deadline = time.monotonic() + timeout
+        try:
+            while not said.endswith(b"\n"):
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([self._ready], [], [], left)[0]:
+                    raise RaySystemError(f"The node process {self.pid} was not ready within {timeout:g} s.")
+                data = os.read(self._ready, 65536)
+                if not data:
+                    raise RaySystemError(f"The node process {self.pid} ended while it started: {said.decode(errors='replace')}")
+                said += data
+        finally:
+            os.close(self._ready)
+        answer: dict[str, Any] = msgspec.json.decode(said)
+        if "error" in answer:
+            raise RaySystemError(answer["error"])
+        return NodeProcess(pid=self.pid, node_id=answer["node_id"], socket_path=answer["socket_path"])
+
+
+def begin_node(config: NodeConfig) -> StartingNode:
+    """Start `python -m redray.worker` in a session of its own, so that a terminal's Ctrl-C is for the driver alone."""
+    config_in, config_out = os.pipe()
+    ready_in, ready_out = os.pipe()
+    log = os.path.join(config.session_directory or config.temp_dir or "/tmp", f"node-{os.urandom(4).hex()}.log")
+    actions = [
+        (os.POSIX_SPAWN_DUP2, config_in, 0),
+        (os.POSIX_SPAWN_DUP2, ready_out, 3),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    environment = {**os.environ, "PYTHONPATH": _python_path()}
+    argv = [sys.executable, "-m", "redray.worker"]
+    try:
+        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=actions, setsid=True)
+    except OSError as error:
+        os.close(ready_in)
+        raise RaySystemError(f"{sys.executable} cannot be run: {error.strerror}.") from error
+    finally:
+        os.close(config_in)
+        os.close(ready_out)
+        with open(config_out, "wb") as pipe:
+            pipe.write(msgspec.json.encode(config))
+    return StartingNode(pid, ready_in)
+
+
+def _python_path() -> str:
+    """The node must find the same redray, wherever this process found it."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+
+
+def spawn_node(config: NodeConfig) -> NodeProcess:
+    return begin_node(config).wait()

@@ -1,0 +1,61 @@
+"""What a node finds out about the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+
+DEFAULT_MEMORY_SHARE = 0.3
+
+
+def resources(
+    num_cpus: float | None, num_gpus: float | None, custom: dict[str, float], ip: str, is_head: bool, store: int
+) -> dict[str, float]:
+    """The node's totals: what was said, else what the machine has, and the implicit resources that name the node."""
+    found = dict(custom)
+    found["CPU"] = num_cpus if num_cpus is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = num_gpus if num_gpus is not None else count_gpus()
+    if gpus:
+        found["GPU"] = gpus
+    found["memory"] = max(0, total_memory() - store)
+    found["object_store_memory"] = store
+    found[f"node:{ip}"] = 1
+    if is_head:
+        found["node:__internal_head__"] = 1
+    return found
+
+
+def count_gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() and device.strip() != "-1"])
+    try:
+        return sum(bool(re.fullmatch(r"nvidia\d+", name)) for name in os.listdir("/dev"))
+    except OSError:
+        return 0
+
+
+def total_memory() -> int:
+    """Bytes this process may use: the machine's, or its control group's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+def store_size(asked: int | None, directory: str) -> int:
+    """Bytes of the object store: what was asked, else 30 % of memory, within what the shared memory file system has."""
+    if asked is not None:
+        return asked
+    status = os.statvfs(directory)
+    room = status.f_frsize * status.f_bavail
+    return min(int(total_memory() * DEFAULT_MEMORY_SHARE), int(room * 0.95)) // 4096 * 4096
+
+
+def facts() -> dict[str, str]:
+    return {"hostname": platform.node(), "python": platform.python_version()}

@@ -1,0 +1,445 @@
+"""The local scheduler: events in, actions out. No I/O, no clock.
+
+The rules:
+1.  A task is started here at once only if nothing waits in the cluster's queues (`contended`), its arguments are known, and a worker
+    can take it now; everything else goes through Redis.
+2.  A worker runs one task at a time and is sent more ahead only when their function is known to be short.
+3.  Resources belong to workers, not to tasks: a worker holds a demand while it has tasks of that demand.
+4.  A blocked worker's CPUs go to whatever is deepest; it retakes them when it wakes.
+5.  At the end of a turn (`settle`) everything that ended is reported in one call, which also asks for work.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from redray import spec as specs
+from redray.gcs.schema import Outcome
+from redray.gcs.tasks import Finish
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
+from redray.worker import actions, events
+from redray.worker.actor_table import ActorTable
+from redray.messages import Cancel, Done, Exit, Run
+from redray.worker.policy import RunTimes
+from redray.worker.workers import Attempt, Ledger, Worker
+
+SLICE = 500
+IDLE_MS = 1_000  # a worker beyond the CPU count may be idle for so long
+TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as running
+RECENT_BYTES = 16 << 20  # inline values that passed through this node lately
+
+
+class Recent:
+    """Inline values that this node has seen: an argument among them needs no round trip."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, object: str, value: bytes) -> None:
+        if object not in self._values:
+            self._values[object] = value
+            self._bytes += len(value) + 100
+            while self._bytes > RECENT_BYTES:
+                self._bytes -= len(self._values.popitem(last=False)[1]) + 100
+
+    def get(self, object: str) -> bytes | None:
+        return self._values.get(object)
+
+
+class NodeState:
+    def __init__(self, resources: dict[str, float], new_worker_id: Callable[[], str], most_workers: int) -> None:
+        self.ledger = Ledger(resources)
+        self.workers: dict[str, Worker] = {}
+        self.backlog: list[tuple[int, int, int, Attempt]] = []  # claimed, not sent: by priority, depth, arrival
+        self.attempts: dict[str, Attempt] = {}
+        self.actors = ActorTable(self)
+        self.recent = Recent()
+        self.here: set[str] = set()  # objects sealed in this node's shared memory
+        self.contended = False
+        self.draining = False
+        self._run_times = RunTimes()
+        self._new_worker_id = new_worker_id
+        self._most_workers = most_workers
+        self._steady_workers = max(1, int(resources.get("CPU", 1)))
+        self._arrivals = 0
+        self._finishes: list[tuple[Finish, list[bytes]]] = []
+        self._cancelled: set[str] = set()
+        self._want_claim = True
+        self._asking = False
+        self._now = 0
+        self.out: list[actions.Action] = []
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            events.Submitted: self._submitted,
+            events.WorkReceived: self._work_received,
+            events.TaskDone: self._task_done,
+            events.WorkerReady: self._worker_ready,
+            events.WorkerGone: self._worker_gone,
+            events.WorkerBlocked: self._worker_blocked,
+            events.WorkerUnblocked: self._worker_unblocked,
+            events.HandedBackTasks: self._handed_back,
+            events.CancelRequested: self._cancel,
+            events.JobEnded: self._job_ended,
+            events.Rung: self._rung,
+            events.Tick: self._tick,
+            events.ActorExiting: self.actors.exiting,
+            events.ActorStartAnswered: self.actors.start_answered,
+            events.CallReceived: self.actors.call_received,
+            events.ObjectNews: self.actors.object_news,
+            events.KillRequested: self.actors.kill_requested,
+            events.RetireRequested: self.actors.retire_requested,
+        }
+
+    def handle(self, event: events.Event, now: int) -> Any:
+        """Take one event in; `now` is in ms of a monotonic clock. Returns the claims of a Submitted, else None."""
+        self._now = now
+        return self._handlers[type(event)](event)
+
+    def take_actions(self) -> list[actions.Action]:
+        out, self.out = self.out, []
+        return out
+
+    def settle(self, report: bool = True) -> None:
+        """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
+        self._schedule()
+        if not report or (not self._finishes and not (self._want_claim and not self._asking)):
+            return
+        limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
+        if self._finishes:
+            finishes, self._finishes = self._finishes[:SLICE], self._finishes[SLICE:]
+            self.out.append(actions.RecordFinishes(finishes, self.ledger.free_text(), rooms, limit))
+        elif limit:
+            self.out.append(actions.Claim(self.ledger.free_text(), rooms, limit))
+        if limit:
+            self._asking, self._want_claim = True, False
+
+    def drain(self) -> None:
+        """Take nothing new, hand back what has not started; what runs may end."""
+        self.draining = True
+        for attempt in self._drop_from_backlog(lambda waiting: True):
+            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+
+    def has_more_to_settle(self) -> bool:
+        return bool(self._finishes)
+
+    def is_at_rest(self) -> bool:
+        return not self.attempts and not self._finishes
+
+    # ---- work comes in -----------------------------------------------------------------------------------------------------------
+    def _submitted(self, event: events.Submitted) -> str:
+        claims = []
+        for packed in event.specs:
+            head = specs.unpack_head(packed)
+            if head.kind == ACTOR_CALL:
+                claims.append(self.actors.submit_local(event.worker, packed, head))
+            else:
+                claims.append(self._try_start(packed, head))
+        if "-" in claims:
+            self._want_claim = True
+        return "".join(claims)
+
+    def _try_start(self, packed: bytes, head: specs.TaskHead) -> str:
+        if self.contended or self.draining or self.backlog or head.kind != TASK or head.options.get("placement"):
+            return "-"
+        values = self.known_values(head)
+        if values is None:
+            return "-"
+        attempt = Attempt(packed, head, 1, values)
+        worker = self._worker_for(attempt)
+        if worker is None:
+            self.contended = True
+            return "-"
+        self.attempts[head.task] = attempt
+        running = not worker.sent
+        self.send(worker, attempt)
+        attempt.told_running = running
+        return "R" if running else "C"
+
+    def known_values(self, head: specs.TaskHead) -> dict[str, bytes] | None:
+        """The inline values of a task's arguments, if this node knows every one of them or has it in shared memory."""
+        values = {}
+        for object in head.waits_for:
+            value = self.recent.get(object)
+            if value is not None:
+                values[object] = value
+            elif object not in self.here:
+                return None
+        return values
+
+    def _work_received(self, event: events.WorkReceived) -> None:
+        self._asking = False
+        self.contended = event.backlog > 0
+        for number, packed, values, _located in event.items:
+            attempt = Attempt(packed, specs.unpack_head(packed), number, values)
+            self.attempts[attempt.task] = attempt
+            self.add_to_backlog(attempt)
+        if event.items and event.backlog:
+            self._want_claim = True
+
+    def add_to_backlog(self, attempt: Attempt) -> None:
+        self._arrivals += 1
+        insort(self.backlog, (-attempt.head.priority, -attempt.head.depth, self._arrivals, attempt))
+
+    def _rung(self, _event: events.Rung) -> None:
+        self._want_claim = True
+
+    # ---- placing -----------------------------------------------------------------------------------------------------------------
+    def _schedule(self) -> None:
+        refused: set[str] = set()
+        waiting = []
+        for entry in self.backlog:
+            attempt = entry[3]
+            if attempt.queue in refused:
+                waiting.append(entry)
+                continue
+            worker = self._worker_for(attempt)
+            if worker is None:
+                refused.add(attempt.queue)
+                waiting.append(entry)
+            elif attempt.head.kind == ACTOR_CREATION:
+                self.actors.begin(attempt, worker)
+            else:
+                self.send(worker, attempt)
+        self.backlog = waiting
+
+    def _worker_for(self, attempt: Attempt) -> Worker | None:
+        """An idle worker if the resources are free, else one that may have this run ahead; starts a worker when one is missing."""
+        head = attempt.head
+        best = None
+        fits = self.ledger.fits(head.demand)
+        ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function)
+        for worker in self.workers.values():
+            if not worker.ready or worker.leaving or worker.actor or worker.job not in ("", head.job):
+                continue
+            if not worker.holds:
+                if fits:
+                    self.ledger.occupy(worker, head.demand)
+                    return worker
+            elif worker.queue == attempt.queue and not worker.blocked and len(worker.sent) < ahead:
+                if best is None or len(worker.sent) < len(best.sent):
+                    best = worker
+        if fits and best is None:
+            self._start_worker(head.job)
+        return best
+
+    def _start_worker(self, job: str) -> None:
+        """One start at a time per missing worker: those on their way are counted as if they were idle."""
+        starting = sum(not worker.ready for worker in self.workers.values())
+        if starting >= max(1, len(self.backlog)):
+            return
+        if len(self.workers) >= self._most_workers:
+            other = next((w for w in self.workers.values() if w.ready and not w.holds and not w.actor and w.job != job), None)
+            if other is not None:
+                self.let_go(other, "another job needs its place")
+            return
+        self.start_worker()
+
+    def start_worker(self) -> None:
+        id = self._new_worker_id()
+        self.workers[id] = Worker(id)
+        self.out.append(actions.StartWorker(id))
+
+    def send(self, worker: Worker, attempt: Attempt) -> None:
+        head = attempt.head
+        worker.job = head.job
+        worker.queue = attempt.queue
+        worker.sent[attempt.task] = attempt
+        attempt.worker = worker.id
+        attempt.started_ms = self._now
+        run = Run(attempt.spec, attempt.attempt, attempt.values, None, [number for number, _ in worker.gpus])
+        self.out.append(actions.Dispatch(worker.id, run, head.function, head.job, head.name, head.kind == ACTOR_CALL))
+
+    def _capacity(self) -> tuple[int, dict[str, int]]:
+        rooms: dict[str, int] = {}
+        unused = self._most_workers - len(self.workers)
+        for worker in self.workers.values():
+            if worker.holds and worker.sent and not worker.blocked and not worker.actor:
+                function = next(reversed(worker.sent.values())).head.function
+                room = self._run_times.ahead(function) - len(worker.sent)
+                if room > 0 and "GPU:" not in worker.holds:
+                    rooms[worker.queue] = rooms.get(worker.queue, 0) + room
+            elif not worker.holds and not worker.actor and not worker.leaving:
+                unused += 1
+        return min(SLICE, max(0, unused) + sum(rooms.values())), rooms
+
+    # ---- work goes out -----------------------------------------------------------------------------------------------------------
+    def _task_done(self, event: events.TaskDone) -> None:
+        worker, done = self.workers.get(event.worker), event.done
+        if worker is None or done.task not in worker.sent:
+            return
+        attempt = worker.sent.pop(done.task)
+        if attempt.head.kind == ACTOR_CREATION:
+            self.actors.created(attempt, worker, done)
+            return
+        self.finish_done(attempt, done)
+        if attempt.head.kind == ACTOR_CALL:
+            self.actors.call_done(worker)
+            return
+        self._run_times.record(attempt.head.function, done.run_us)
+        if not worker.sent:
+            self._next_or_idle(worker)
+
+    def _next_or_idle(self, worker: Worker) -> None:
+        """Keep the demand while the backlog has more of it: giving it back and retaking it would be the same."""
+        for at, (_, _, _, attempt) in enumerate(self.backlog):
+            if attempt.queue == worker.queue and attempt.head.kind == TASK and not worker.leaving and "GPU:" not in worker.holds:
+                if at == 0 or not self._someone_first(at):
+                    del self.backlog[at]
+                    self.send(worker, attempt)
+                    return
+                break
+        self.ledger.vacate(worker)
+        worker.last_idle_ms = self._now
+
+    def _someone_first(self, at: int) -> bool:
+        """Whether something ahead of this place in the backlog could use the resources."""
+        return any(entry[3].queue != self.backlog[at][3].queue for entry in self.backlog[:at])
+
+    def finish_done(self, attempt: Attempt, done: Done) -> None:
+        values = []
+        returns = []
+        for index, returned in enumerate(done.returns):
+            if returned.inline is not None:
+                values.append(returned.inline)
+                if done.outcome == Outcome.VALUE:
+                    self.recent.add(f"{attempt.task}{index:08x}", returned.inline)
+            returns.append((returned.inline is not None, returned.size, returned.contains))
+        outcome = Outcome.CANCELLED if attempt.task in self._cancelled and done.outcome != Outcome.VALUE else done.outcome
+        self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, returns, attempt.worker, done.keeps, done.detail), values)
+
+    def finish_without_value(self, attempt: Attempt, outcome: str, detail: str) -> None:
+        if attempt.task in self._cancelled:
+            outcome, detail = Outcome.CANCELLED, f"Task {attempt.task} ({attempt.head.name}) was cancelled."
+        self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, [], detail=detail), [])
+
+    def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
+        self.attempts.pop(attempt.task, None)
+        self._cancelled.discard(attempt.task)
+        self._finishes.append((finish, values))
+
+    # ---- workers -----------------------------------------------------------------------------------------------------------------
+    def _worker_ready(self, event: events.WorkerReady) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.ready = True
+            worker.last_idle_ms = self._now
+            self._want_claim = True
+
+    def _worker_gone(self, event: events.WorkerGone) -> None:
+        worker = self.workers.pop(event.worker, None)
+        if worker is None:
+            return
+        self.ledger.vacate(worker)
+        self._want_claim = True
+        if worker.actor:
+            self.actors.worker_gone(worker, event.started, event.detail)
+            return
+        started, unstarted = split_started(worker, event.started)
+        for attempt in started:
+            text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
+            self.finish_without_value(attempt, Outcome.CRASHED, text)
+        for attempt in unstarted:
+            self._return_to_backlog(attempt)
+
+    def _return_to_backlog(self, attempt: Attempt) -> None:
+        if attempt.task in self._cancelled:
+            self.finish_without_value(attempt, Outcome.CANCELLED, "")
+        else:
+            attempt.worker = ""
+            self.add_to_backlog(attempt)
+
+    def _worker_blocked(self, event: events.WorkerBlocked) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self._give_back(worker, event.returned)
+            self.ledger.block(worker)
+            self._want_claim = True
+
+    def _worker_unblocked(self, event: events.WorkerUnblocked) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self.ledger.unblock(worker)
+
+    def _handed_back(self, event: events.HandedBackTasks) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self._give_back(worker, event.tasks)
+            if not worker.sent and not worker.actor:
+                self._next_or_idle(worker)
+
+    def _give_back(self, worker: Worker, tasks: list[str]) -> None:
+        for task in tasks:
+            attempt = worker.sent.pop(task, None)
+            if attempt is not None:
+                self._return_to_backlog(attempt)
+
+    def let_go(self, worker: Worker, reason: str) -> None:
+        worker.leaving = True
+        self.out.append(actions.Send(worker.id, Exit(reason)))
+
+    # ---- ends --------------------------------------------------------------------------------------------------------------------
+    def _cancel(self, event: events.CancelRequested) -> None:
+        attempt = self.attempts.get(event.task)
+        if attempt is None:
+            return
+        self._cancelled.add(event.task)
+        if not attempt.worker:
+            self._drop_from_backlog(lambda waiting: waiting is attempt)
+            self.finish_without_value(attempt, Outcome.CANCELLED, "")
+        elif attempt.head.kind == ACTOR_CALL:
+            self.out.append(actions.Send(attempt.worker, Cancel(attempt.task)))
+        elif event.force:
+            self.out.append(actions.Kill(attempt.worker))
+        else:
+            self.out.append(actions.Interrupt(attempt.worker, attempt.task, attempt.attempt))
+
+    def _drop_from_backlog(self, matches: Callable[[Attempt], bool]) -> list[Attempt]:
+        dropped = [entry[3] for entry in self.backlog if matches(entry[3])]
+        self.backlog = [entry for entry in self.backlog if not matches(entry[3])]
+        return dropped
+
+    def _job_ended(self, event: events.JobEnded) -> None:
+        for attempt in self._drop_from_backlog(lambda waiting: waiting.head.job == event.job):
+            self._cancelled.add(attempt.task)
+            self.finish_without_value(attempt, Outcome.CANCELLED, "")
+        for worker in list(self.workers.values()):
+            if worker.job == event.job:
+                self._cancelled.update(worker.sent)
+                worker.leaving = True
+                self.out.append(actions.Kill(worker.id))
+
+    def drop_creation(self, actor: str) -> Attempt | None:
+        """An actor's creation that was claimed and has not been sent."""
+        dropped = self._drop_from_backlog(lambda waiting: waiting.task == actor)
+        for attempt in dropped:
+            self.attempts.pop(attempt.task, None)
+        return dropped[0] if dropped else None
+
+    def _tick(self, _event: events.Tick) -> None:
+        late = []
+        idle = []
+        for worker in self.workers.values():
+            if worker.ready and not worker.holds and not worker.actor and not worker.leaving:
+                idle.append(worker)
+            first = next(iter(worker.sent.values()), None)
+            if first is not None and not first.told_running and self._now - first.started_ms > TELL_RUNNING_MS:
+                first.told_running = True
+                late.append(first.task)
+        if late:
+            self.out.append(actions.RecordRunning(late))
+        surplus = len(self.workers) - self._steady_workers
+        for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:
+            if self._now - worker.last_idle_ms > IDLE_MS:
+                self.let_go(worker, "idle")
+
+
+def split_started(worker: Worker, started: tuple[str, int] | None) -> tuple[list[Attempt], list[Attempt]]:
+    """A worker starts its runs in the order they were sent: what was sent up to the marked one has started, the rest has not."""
+    sent = list(worker.sent.values())
+    for at, attempt in enumerate(sent):
+        if started is not None and (attempt.task, attempt.attempt) == started:
+            return sent[: at + 1], sent[at + 1 :]
+    return [], sent

@@ -1,0 +1,174 @@
+"""The session of a worker process: it submits and waits like a driver's, and hands the executor its runs."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from redray import messages
+from redray.channel import ChannelLost, NodeChannel
+from redray.exceptions import RaySystemError
+from redray.gcs.address import Address
+from redray.gcs.keys import Keys
+from redray.ids import JobID, WorkerID
+from redray.session import INLINE_BYTES, Session, install
+from redray.spec import TASK, unpack_head
+from redray.store import serialization
+from redray.task_context import TaskContext
+from redray.worker.host import Work
+
+_context: ContextVar[TaskContext | None] = ContextVar("redray_task", default=None)
+
+
+class WorkerSession(Session):
+    def __init__(self, worker: str, channel: socket.socket) -> None:
+        import os
+
+        id = WorkerID(bytes.fromhex(worker))
+        calls_hello = lambda last: messages.Hello(messages.VERSION, "worker", worker, "", os.getpid(), last)  # noqa: E731
+        # The way to Redis is only known from the node's answer; nothing is read before that.
+        super().__init__("worker", id, Address(scheme="unix", host="", port=0, path="/"), Keys(), JobID(id[:]), "")
+        self._channel = NodeChannel(self._calls, calls_hello, "", channel)
+        welcome = self._channel.welcome
+        self._move_to(Address.parse(welcome.config["redis"]), Keys(welcome.config["tag"]))
+        self.address_info = {"address": welcome.config["redis"], "session_dir": ""}
+        self._work: deque[Work] = deque()
+        self._functions: dict[str, Any] = {}
+        self._waits_in_task = False
+        install(self)
+
+    def task_context(self) -> TaskContext | None:
+        return _context.get()
+
+    # ---- what the executor asks (worker.host.Host) -------------------------------------------------------------------------------
+    def next_run(self, wait: bool) -> Work | None:
+        if self._work:
+            return self._work.popleft()
+        if not wait:
+            return None
+        try:
+            self._flush()
+            self._wait_until(lambda: bool(self._work), None)
+        except (ChannelLost, RaySystemError):
+            return messages.Exit("the node is gone")
+        return self._work.popleft()
+
+    def post(self, message: messages.AnyMessage) -> None:
+        with self._lock:
+            self._post(message)
+
+    def flush(self) -> None:
+        try:
+            self._flush()
+        except (ChannelLost, RaySystemError):
+            return  # the next `next_run` says so
+
+    def load_function(self, function: str, pickled: bytes | None) -> Any:
+        found = self._functions.get(function)
+        if found is None:
+            if pickled is None:
+                pickled = self._ask_node(lambda request: messages.GetFunction(request, function))
+            from redray import cloudpickle
+
+            found = self._functions[function] = cloudpickle.loads(pickled)
+        return found
+
+    def load_values(self, ids: list[str], inline: dict[str, bytes]) -> list[tuple[bool, Any]]:
+        far = [object for object in dict.fromkeys(ids) if object not in inline]
+        found: dict[str, bytes | memoryview] = dict(inline)
+        if far:
+            answers = self._ask_node(lambda request: messages.Locate(request, far, -1))
+            for object, answer in zip(far, answers, strict=True):
+                found[object] = self.take_answer(object, answer)
+        return [serialization.load(found[object]) for object in ids]
+
+    def store_return(self, task: str, index: int, value: Any) -> messages.Returned:
+        serialized = serialization.serialize(value)
+        contains = [object_id.hex() for object_id in serialized.contains]
+        if serialized.size <= INLINE_BYTES:
+            packed = serialization.pack(serialized)
+            return messages.Returned(packed, len(packed), contains)
+        self.write_large(f"{task}{index:08x}", serialized)
+        return messages.Returned(None, serialized.size, contains)
+
+    def set_context(self, context: TaskContext | None) -> None:
+        _context.set(context)
+
+    # ---- what differs from a driver ----------------------------------------------------------------------------------------------
+    def _hear_work(self, message: Any) -> None:
+        if type(message) is messages.JobInfo:
+            self.job_id = JobID(bytes.fromhex(message.job))
+            self.namespace = str(message.config.get("namespace") or "")
+        if type(message) is messages.TakeBack:
+            self._hand_back(message.tasks)
+            return
+        self._work.append(message)
+
+    def _hand_back(self, tasks: Iterable[str]) -> None:
+        wanted = set(tasks)
+        back = self._take_unstarted(lambda task: task in wanted)
+        with self._lock:
+            self._post(messages.HandedBack(back))
+            self._channel.flush()
+
+    def _take_unstarted(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Tasks that were sent ahead and have not started; an actor's calls stay, in their order."""
+        taken, kept = [], deque()
+        while self._work:
+            work = self._work.popleft()
+            head = unpack_head(work.spec) if type(work) is messages.Run else None
+            if head is not None and head.kind == TASK and wanted(head.task):
+                taken.append(head.task)
+            else:
+                kept.append(work)
+        self._work = kept
+        return taken
+
+    def _begin_block(self, waits_for: Iterable[bytes]) -> bool:
+        """About to wait inside a task: what was sent ahead goes back, and the CPU to others meanwhile."""
+        context = _context.get()
+        ids = [id.hex() for id in waits_for]
+        if context is None or not ids:
+            return False
+        with self._lock:
+            self._post(messages.Blocked(ids, self._take_unstarted(lambda task: True)))
+            self._channel.flush()
+        return True
+
+    def _end_block(self, blocked: bool) -> None:
+        if blocked:
+            with self._lock:
+                self._post(messages.Unblocked())
+
+    def _pump(self, timeout: float | None) -> None:
+        if self._lost is None and self._inbox.fileno() < 0 and not self._needs_inbox():
+            self._pump_channel(timeout)
+            return
+        super()._pump(timeout)
+
+    def _needs_inbox(self) -> bool:
+        return bool(self._asked or self._outstanding)
+
+    def _pump_channel(self, timeout: float | None) -> None:
+        """A worker that has asked nobody anything needs no inbox, and no connection for it."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
+        ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        for _, event in ready:
+            self._hear_channel(event)
+        if ready:
+            self._tell_followers()
+
+    def _reroute(self, cause: ChannelLost) -> None:
+        self._lost = RaySystemError("The node of this worker is gone.")
+        raise self._lost
+
+    def close(self) -> None:
+        self._closed = True
+
+
