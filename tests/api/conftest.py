@@ -73,15 +73,25 @@ def module_cluster() -> Iterator[None]:
 
 @pytest.fixture
 def cluster(module_cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The module's cluster: 2 CPUs, 2 GPUs that exist on paper only, and 2 of a resource named "disk"."""
+    """The module's cluster: 2 CPUs, 2 GPUs that exist on paper only, and 2 of a resource named "disk".
+
+    A module with other needs says so in a CLUSTER_OPTIONS of its own.
+    """
     if not ray.is_initialized():
-        ray.init(**CLUSTER_OPTIONS)
+        context = ray.init(**{**CLUSTER_OPTIONS, **getattr(request.module, "CLUSTER_OPTIONS", {})})
+        request.module.cluster_address = context.address_info["address"]
     yield
     if request.node.stash.get(_failed, False):
         ray.shutdown()
         return
     assert ray.is_initialized(), "a test of the shared cluster shut it down"
     wait_until(all_is_free, what="every resource to be free after the test")
+
+
+@pytest.fixture
+def address(cluster: None, request: pytest.FixtureRequest) -> str:
+    """Where another driver finds the module's cluster."""
+    return str(request.module.cluster_address)
 
 
 @pytest.fixture

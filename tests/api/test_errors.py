@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import redray as ray
-from redray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from redray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 from tests.helpers import Journal, without_colour
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -109,8 +110,8 @@ def test_018_actor_methods_raise_both_classes_and_the_actor_lives_on() -> None:
 
 def test_018_an_error_can_be_passed_on_through_pickle() -> None:
     error = fails_with(ValueError("travels"))
-    again = ray.get(ray.put(error))
-    assert isinstance(again, RayTaskError)
+    (again,) = ray.get(ray.put([error]))
+    assert isinstance(again, RayTaskError) and isinstance(again, ValueError)
     assert "travels" in str(again)
 
 
@@ -126,29 +127,49 @@ def test_019_an_exception_group_is_of_both_classes() -> None:
     assert len(rest.exceptions) == 1
 
 
-class CannotBePickled(Exception):
-    def __reduce__(self) -> Any:
-        raise RuntimeError("pickling refused")
-
-
 def test_020_an_unpicklable_exception_becomes_an_error_with_its_traceback() -> None:
+    class HoldsALock(Exception):
+        def __init__(self, text: str) -> None:
+            super().__init__(text)
+            self.lock = threading.Lock()
+
     @ray.remote
     def function_that_fails() -> None:
-        raise CannotBePickled("text of the original")
+        raise HoldsALock("text of the original")
 
     error = failure_of(function_that_fails.remote())
     assert isinstance(error, RayError)
-    assert not isinstance(error, CannotBePickled)
-    assert "CannotBePickled" in str(error) and "text of the original" in str(error)
+    assert not isinstance(error, HoldsALock)
+    assert "HoldsALock" in str(error) and "text of the original" in str(error)
     assert "function_that_fails" in str(error)
 
 
-def test_020_an_exception_that_cannot_be_unpickled_becomes_an_error_with_its_traceback() -> None:
-    class NeedsTwo(Exception):
-        def __init__(self, first: str, second: str) -> None:
-            super().__init__(f"{first} and {second}")  # unpickling will pass one argument only
+@pytest.mark.differs_from_ray("hostile exceptions are typed errors; Ray's worker dies of this one")
+@pytest.mark.parametrize("method", ["__reduce__", "__str__", "__repr__", "__getstate__"])
+def test_020_an_exception_whose_methods_raise_is_still_a_task_error(method: str) -> None:
+    @ray.remote(max_retries=0)
+    def function_that_fails() -> None:
+        def refuse(self: Any, *args: object) -> Any:
+            raise RuntimeError("hostile")
 
-    error = fails_with(NeedsTwo("left", "right"))
+        hostile = type("Hostile", (Exception,), {method: refuse})
+        raise hostile("text of the original")
+
+    error = failure_of(function_that_fails.remote())
+    assert isinstance(error, RayTaskError)
+    assert "Hostile" in str(error) and "function_that_fails" in str(error)
+
+
+def test_020_an_exception_that_cannot_be_unpickled_becomes_an_error_with_its_traceback() -> None:
+    @ray.remote
+    def function_that_fails() -> None:
+        class NeedsTwo(Exception):
+            def __init__(self, first: str, second: str) -> None:
+                super().__init__(f"{first} and {second}")  # unpickling will pass one argument only
+
+        raise NeedsTwo("left", "right")
+
+    error = failure_of(function_that_fails.remote())
     assert isinstance(error, RayError)
     assert "left and right" in str(error)
 
@@ -163,10 +184,10 @@ def test_021_other_base_exceptions_are_task_errors() -> None:
         assert "odd" in str(error)
 
 
-def test_021_keyboard_interrupt_is_not_a_task_error() -> None:
+def test_021_keyboard_interrupt_in_a_task_is_its_cancellation() -> None:
     error = fails_with(KeyboardInterrupt())
-    assert isinstance(error, RayError)
-    assert not isinstance(error, RayTaskError)
+    assert isinstance(error, TaskCancelledError)
+    assert not isinstance(error, KeyboardInterrupt)
 
 
 def test_022_sys_exit_kills_the_worker_of_a_task() -> None:
