@@ -106,7 +106,7 @@ class LocalSession(refs.RefKeeper):
         actor: LocalActor | None,
     ) -> list[Packed]:
         """Call `body`, and pack what it returns or raises, one value per return."""
-        count = max(head.num_returns, 1 if head.kind == ACTOR_CREATION else 0)
+        count = 1 if head.kind == ACTOR_CREATION else head.num_returns
         failed, args, kwargs = self._arguments(args, kwargs, name)
         if failed is not None:
             return [failed] if count < 0 else [failed] * count
