@@ -31,6 +31,7 @@ class DriverSession(Session):
         worker = WorkerID.from_random()
         super().__init__("driver", worker, address, keys, JobID(worker[:]), namespace or f"anonymous-{os.urandom(8).hex()}")
         self.server: EmbeddedServer | None = None
+        self.node_log = ""
         self._log_to_driver = log_to_driver
         self._config = msgspec.msgpack.encode(_job_config(self.namespace, runtime_env))
 
@@ -42,7 +43,7 @@ class DriverSession(Session):
     def attach(self, socket_path: str) -> None:
         """Go through the node of this machine, or without one straight to Redis."""
         if socket_path:
-            self._channel = NodeChannel(self._calls, self.hello, socket_path, None)
+            self._channel = NodeChannel(self._calls, self.hello, socket_path, None, self._lock)
         else:
             self._go_direct()
         if self._log_to_driver:
@@ -60,7 +61,10 @@ class DriverSession(Session):
     def _reroute(self, cause: ChannelLost) -> None:
         """The node is gone. An embedded cluster is then gone too; in any other, Redis takes over what was not acknowledged."""
         if self.server is not None:
-            self._lost = ClusterLostError(f"The embedded cluster of this driver has ended: {cause}")
+            from redray.worker.launch import last_lines
+
+            text = f"The embedded cluster of this driver has ended: {cause} The node's log ends with:\n{last_lines(self.node_log)}"
+            self._lost = ClusterLostError(text)
             raise self._lost
         try:
             self._channel.close()
@@ -149,7 +153,7 @@ def start_embedded(
     try:
         ready = node.wait()
         session = DriverSession(server.address, Keys(), namespace, runtime_env, log_to_driver)
-        session.server = server
+        session.server, session.node_log = server, node.log
         session.on_close.append(lambda: _await_end(node.pid))
         session.attach(ready.socket_path)
     except BaseException:

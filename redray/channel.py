@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -56,13 +57,16 @@ class Unacknowledged:
 class NodeChannel:
     """Through the node of this machine. `node`, `arena` and so on are what its Welcome said."""
 
-    def __init__(self, calls: Unacknowledged, hello: Callable[[int], messages.Hello], path: str, sock: socket.socket | None) -> None:
+    def __init__(self, calls: Unacknowledged, hello: Callable[[int], messages.Hello], path: str, sock: socket.socket | None, lock: threading.RLock) -> None:
         self._calls = calls
         self._hello = hello
         self._path = path
         self._out = bytearray()
         self._in = bytearray()
-        self._torn = False  # an interrupt came in the middle of a step: nobody can say which bytes were handled
+        # True while bytes are under way between the socket and a buffer. Found true at the next step, an interrupt (Ctrl-C) came
+        # in between, and nobody can say which bytes were handled: then a new connection is made, and the calls are sent again.
+        self._sending = self._receiving = False
+        self._lock = lock
         self._socket = sock if sock is not None else self._connect()
         self._socket.setblocking(True)
         self.welcome = self._greet()
@@ -113,51 +117,55 @@ class NodeChannel:
         return call.number
 
     def flush(self) -> None:
-        """Send what the socket takes. Never blocks: a node that is busy sending to us would never read."""
+        """Send what the socket takes. Never blocks: a node that is busy sending to us would never read. The lock is held."""
         if not self._out:
             return
-        self._mend()
+        if self._sending:
+            self._mend()
         try:
             while self._out:
-                self._torn = True
+                self._sending = True
                 del self._out[: self._socket.send(self._out)]
-                self._torn = False
+                self._sending = False
         except BlockingIOError:
-            self._torn = False
+            self._sending = False
         except OSError as error:
             raise ChannelLost(f"The node went away: {error}.") from error
 
     def receive(self) -> list[Any]:
-        """Messages that have come, never waiting."""
-        self._mend()
+        """Messages that have come, never waiting. For one thread at a time."""
+        if self._receiving:
+            self._mend()
         bodies = list(self._early)
         self._early.clear()
+        sock = self._socket
         try:
-            self._torn = True
-            data = self._socket.recv(READ)
-            self._in += data
-            bodies += messages.split(self._in)
-            self._torn = False
+            self._receiving = True
+            data = sock.recv(READ)
+            if sock is self._socket:
+                self._in += data
+                bodies += messages.split(self._in)
+            self._receiving = False
         except BlockingIOError:
-            self._torn = False
+            self._receiving = False
             return [messages.decode_to_process(body) for body in bodies]
         except OSError as error:
             raise ChannelLost(f"The node went away: {error}.") from error
-        if not data:
+        if not data and sock is self._socket:
             raise ChannelLost("The node has ended.")
         return [messages.decode_to_process(body) for body in bodies]
 
     def _mend(self) -> None:
-        if not self._torn:
-            return
         if not self._path:
             raise ChannelLost("The connection to the node was interrupted.")
-        fresh = self._connect()
-        self._socket.close()
-        self._socket, self._torn = fresh, False
-        self._out.clear()
-        self._in.clear()
-        self.welcome = self._greet()
+        with self._lock:
+            fresh = self._connect()
+            self._socket, old = fresh, self._socket
+            old.close()
+            self._sending = self._receiving = False
+            self._out.clear()
+            self._in.clear()
+            self.welcome = self._greet()
 
     def close(self) -> None:
         self._socket.close()

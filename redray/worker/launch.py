@@ -44,8 +44,9 @@ class NodeProcess(msgspec.Struct, kw_only=True):
 class StartingNode:
     """A node process on its way: `wait` returns when it is ready."""
 
-    def __init__(self, pid: int, ready: int) -> None:
+    def __init__(self, pid: int, ready: int, log: str) -> None:
         self.pid = pid
+        self.log = log
         self._ready = ready
 
     def wait(self, timeout: float = START_S) -> NodeProcess:
@@ -59,7 +60,7 @@ class StartingNode:
                     raise RaySystemError(f"The node process {self.pid} was not ready within {timeout:g} s.")
                 data = os.read(self._ready, 65536)
                 if not data:
-                    raise RaySystemError(f"The node process {self.pid} ended while it started: {said.decode(errors='replace')}")
+                    raise RaySystemError(f"The node process {self.pid} ended while it started: {last_lines(self.log)}")
                 said += data
         finally:
             os.close(self._ready)
@@ -67,6 +68,15 @@ class StartingNode:
         if "error" in answer:
             raise RaySystemError(answer["error"])
         return NodeProcess(pid=self.pid, node_id=answer["node_id"], socket_path=answer["socket_path"])
+
+
+def last_lines(log: str, count: int = 12) -> str:
+    """The end of a node's log, which usually says why it ended."""
+    try:
+        with open(log, errors="replace") as file:
+            return "\n".join(file.read()[-8000:].splitlines()[-count:]) or "its log is empty."
+    except OSError as error:
+        return f"its log cannot be read ({error.strerror})."
 
 
 def begin_node(config: NodeConfig) -> StartingNode:
@@ -92,7 +102,7 @@ def begin_node(config: NodeConfig) -> StartingNode:
         os.close(ready_out)
         with open(config_out, "wb") as pipe:
             pipe.write(msgspec.json.encode(config))
-    return StartingNode(pid, ready_in)
+    return StartingNode(pid, ready_in, log)
 
 
 def _python_path() -> str:

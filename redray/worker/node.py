@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,9 @@ def run_node(config: NodeConfig, ready: Callable[[str, str], None] = lambda node
             node.start()
             ready(node.id, node.socket_path)
             node.loop()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # before the connections close: those who are told so by that read this log
+            raise
         finally:
             node.close()
     finally:
@@ -97,7 +101,6 @@ class Node:
         self._next_renewal = 0.0
         self._next_tick = 0.0
         self._stopping = False
-        self._lost = False
         self._drain_until = 0.0
         self._warned: set[str] = set()
 
@@ -188,12 +191,19 @@ class Node:
         try:
             self._owner_fd = os.pidfd_open(pid)
         except (OSError, AttributeError):
-            self._stopping = not _is_running(pid)
+            if not _is_running(pid):
+                self._owner_gone()
             return
         self._watch(self._owner_fd, self._owner_gone)
 
     def _owner_gone(self) -> None:
-        self._stopping = True
+        self._stop("its driver has gone")
+
+    def _stop(self, why: str) -> None:
+        """The loop ends after this turn; the log says why."""
+        if not self._stopping:
+            sys.stderr.write(f"The node {self.id} ends: {why}.\n")
+            self._stopping = True
 
     def close(self) -> None:
         """Whatever is left of this node goes: its workers with the template, its memory with the directory."""
@@ -315,7 +325,7 @@ class Node:
 
     def _declared_dead(self) -> None:
         """This incarnation is over. What its workers did not report is done elsewhere: they must not go on."""
-        self._lost = self._stopping = True
+        self._stop("the cluster has declared it dead, because its lease ran out")
 
     def _check_queues(self) -> None:
         """Warn the jobs whose tasks no node of the cluster can ever run."""
@@ -334,7 +344,7 @@ class Node:
 
     def _drain_on(self, now: float) -> None:
         if (self._state.is_at_rest() or now > self._drain_until) and self._link.in_flight == 0 and not self._leaving():
-            self._reap(self.id, leaving=True, then=self._owner_gone)
+            self._reap(self.id, leaving=True, then=lambda: self._stop("it was asked to"))
 
     def _leaving(self) -> bool:
         left, self._has_left = getattr(self, "_has_left", False), True
@@ -371,7 +381,7 @@ class Node:
                 del self._links[link.worker]
                 self._end_process(link)
                 if self._config.owner_pid == link.pid:
-                    self._stopping = True
+                    self._stop("its driver has closed the connection")
         elif link.kind == "worker":
             # Its template tells how it ended; if it only closed the channel it must not live on.
             self._template.signal(link.worker, signal.SIGKILL)
@@ -473,7 +483,7 @@ class Node:
             elif isinstance(report, ForkFailed):
                 self._handle(events.WorkerGone(report.worker, None, report.reason))
             elif isinstance(report, TemplateDied):
-                self._stopping = True
+                self._stop("its template process has died")
 
     def _worker_forked(self, report: Forked) -> None:
         link = ProcessLink(report.channel, "worker")

@@ -31,7 +31,7 @@ class WorkerSession(Session):
         calls_hello = lambda last: messages.Hello(messages.VERSION, "worker", worker, "", os.getpid(), last)  # noqa: E731
         # The way to Redis is only known from the node's answer; nothing is read before that.
         super().__init__("worker", id, Address(scheme="unix", host="", port=0, path="/"), Keys(), JobID(id[:]), "")
-        self._channel = NodeChannel(self._calls, calls_hello, "", channel)
+        self._channel = NodeChannel(self._calls, calls_hello, "", channel, self._lock)
         welcome = self._channel.welcome
         self._move_to(Address.parse(welcome.config["redis"]), Keys(welcome.config["tag"]))
         self.address_info = {"address": welcome.config["redis"], "session_dir": ""}
