@@ -28,16 +28,10 @@ local head = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec))
 local actor, job = head[1], head[3]
 local full_name = record[2] .. '/' .. record[1]
 local creator_job = redis.call('HGET', channel, fields.job) or job
-if redis.call('HGET', keys.job(creator_job), fields.state) ~= words.RUNNING then
-  close_call(channel, number)
-  return {words.JOB_ENDED}
-end
+if not job_runs(creator_job) then return close_call(channel, number, {words.JOB_ENDED}) end
 if record[1] ~= '' then
   local other = redis.call('HGET', keys.actor_names, full_name)
-  if other then
-    close_call(channel, number)
-    return {words.EXISTS, other}
-  end
+  if other then return close_call(channel, number, {words.EXISTS, other}) end
 end
 
 -- every check passed: first write
@@ -53,21 +47,20 @@ if detached == 1 then
   redis.call('HSET', keys.job(job), fields.state, words.RUNNING, fields.namespace, origin[2] or '', fields.config, origin[1] or '',
     fields.detached, 1, fields.started, now)
   redis.call('SADD', keys.jobs, job)
-  if redis.call('SADD', keys.job_functions(job), head[13]) == 1 then
+  if redis.call('EXISTS', keys.fn(head[13])) == 1 and redis.call('SADD', keys.job_functions(job), head[13]) == 1 then
     redis.call('HINCRBY', keys.fn(head[13]), fields.users, 1)
   end
 end
 redis.call('SADD', keys.job_actors(job), actor)
 redis.call('SADD', keys.holds(worker), actor .. 'fffffffe')
 redis.call('SET', keys.spec(actor), spec)
-retain_all(head[8])
-retain_all(head[9])
+local unpinned = pin(head)
 redis.call('SADD', keys.job_tasks(job), actor)
 local unready = register_dependent(head)
 if unready > 0 then
-  create_task(head, words.WAITING, nil, unready)
+  create_task(head, words.WAITING, nil, unready, unpinned)
 else
-  create_task(head, words.QUEUED)
+  create_task(head, words.QUEUED, nil, nil, unpinned)
   enqueue(queue_name(head[5], job), actor, queue_score(head[11], head[10], redis.call('INCR', keys.sequence)))
   ring_idle(head[5], 1)
 end

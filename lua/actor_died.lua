@@ -28,9 +28,7 @@ if refusal then return refusal end
 
 local creation = redis.call('HMGET', keys.task(actor), fields.node, fields.attempt)
 if creation[1] ~= worker or tonumber(creation[2]) ~= attempt then
-  redis.call('SREM', keys.node_actors(worker), actor)
-  close_call(channel, number)
-  return {words.STALE}
+  return close_call(channel, number, {words.STALE})
 end
 
 -- every check passed: first write

@@ -25,10 +25,7 @@ local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
 
 local record = redis.call('HMGET', keys.actor(actor), fields.state, fields.node)
-if not record[1] then
-  close_call(channel, number)
-  return {words.NOT_FOUND}
-end
+if not record[1] then return close_call(channel, number, {words.NOT_FOUND}) end
 
 -- every check passed: first write
 local creating = redis.call('HGET', keys.task(actor), fields.node)

@@ -9,6 +9,7 @@
 --   DONE               nothing is left
 --   MORE left
 -- @include endings
+-- @include calls
 
 local function again(kind, id) redis.call('RPUSH', chores, kind .. ':' .. id) end
 
@@ -31,8 +32,7 @@ function does.actor(id)
 end
 
 function does.parked(id)
-  local calls = redis.call('LPOP', keys.parked(id), limits.SLICE)
-  if not calls then return end
+  local calls = take_parked(id, limits.SLICE)
   local cause = redis.call('HGET', keys.actor(id), fields.cause) or 'The actor is dead.'
   for _, task in ipairs(calls) do
     local record = redis.call('HMGET', keys.task(task), fields.state, fields.job)
@@ -50,10 +50,8 @@ local function cancel_for_job(task, job)
   redis.call('SREM', keys.job_tasks(job), task)
   if record[1] == words.QUEUED or record[1] == words.WAITING then
     local head = head_of(task)
-    if head[2] == 0 then dequeue(queue_name(head[5], head[3]), task) end
-    if head[2] ~= 1 then
-      end_task(task, key, job, head, words.CANCELLED, system_error('TaskCancelledError', 'The job that submitted the task has ended.'))
-    end
+    unqueue(task, head)
+    end_task(task, key, job, head, words.CANCELLED, system_error('TaskCancelledError', 'The job that submitted the task has ended.'))
   end
 end
 

@@ -15,6 +15,7 @@
 --   contains  rest     ids of objects whose refs are inside
 -- RETURN
 --   OK
+--   JOB_ENDED
 --   REPEAT reply
 --   GAP last
 --   FENCED
@@ -24,16 +25,14 @@
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
 
+if redis.call('HGET', keys.job(job), fields.state) ~= words.RUNNING then return close_call(channel, number, {words.JOB_ENDED}) end
+
 -- every check passed: first write
-if redis.call('SADD', keys.job_functions(job), id) == 1 then
-  if redis.call('HINCRBY', keys.fn(id), fields.users, 1) == 1 then
-    redis.call('HSET', keys.fn(id), fields.name, name, fields.pickled, pickled)
-    local inner = {}
-    for i = contains_at, #ARGV do
-      if retain(ARGV[i]) then inner[#inner + 1] = ARGV[i] end
-    end
-    if #inner > 0 then redis.call('HSET', keys.fn(id), fields.contains, table.concat(inner, ' ')) end
-  end
+if redis.call('SADD', keys.job_functions(job), id) == 1 and redis.call('HINCRBY', keys.fn(id), fields.users, 1) == 1 then
+  redis.call('HSET', keys.fn(id), fields.name, name, fields.pickled, pickled)
+  local inner = {}
+  for i = contains_at, #ARGV do inner[#inner + 1] = ARGV[i] end
+  contain(keys.fn(id), inner)
 end
 close_call(channel, number)
 return {words.OK}

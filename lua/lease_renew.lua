@@ -12,19 +12,17 @@
 -- RETURN
 --   OK expired chores  a member whose lease is over, or ""; how many chores wait
 --   FENCED             this member was declared dead: it must stop and start as a new one
+-- @include grace
 
 if not redis.call('ZSCORE', leases, member) then return {words.FENCED} end
+local node = string.match(member, '^node:(.*)')
+if node and redis.call('HGET', keys.node(node), fields.state) == words.DEAD then return {words.FENCED} end
+local grace = grace_until(now)
 
 -- every check passed: first write
-local tick = redis.call('HMGET', keys.tick, 'last', 'grace')
-local grace = tonumber(tick[2] or '0')
-if tick[1] and now - tonumber(tick[1]) > limits.TICK_GAP_MS then
-  grace = now + limits.LEASE_MS
-  redis.call('HSET', keys.tick, 'grace', grace)
-end
-redis.call('HSET', keys.tick, 'last', now)
+redis.call('HSET', keys.tick, 'last', now, 'grace', grace)
 redis.call('ZADD', leases, now + limits.LEASE_MS, member)
-if free ~= '' then redis.call('HSET', keys.node(string.sub(member, 6)), fields.free, free) end
+if node and free ~= '' then redis.call('HSET', keys.node(node), fields.free, free) end
 local expired = ''
 if now >= grace then expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] or '' end
 return {words.OK, expired, redis.call('LLEN', keys.chores)}

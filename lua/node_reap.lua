@@ -11,12 +11,17 @@
 --   DONE
 --   MORE
 --   NOT_YET            its lease is not over
+--   GRACE              Redis was away: nobody is declared dead yet
 -- @include reap
+-- @include grace
 
 local lease = redis.call('ZSCORE', keys.leases, 'node:' .. id)
 local state = redis.call('HGET', node, fields.state)
-if leaving ~= 1 and lease and tonumber(lease) > now then return {words.NOT_YET} end
 if not state then return {words.DONE} end
+if leaving ~= 1 and state ~= words.DEAD then
+  if lease and tonumber(lease) > now then return {words.NOT_YET} end
+  if now < grace_until(now) then return {words.GRACE} end
+end
 
 -- every check passed: first write
 if state ~= words.DEAD then
@@ -24,6 +29,8 @@ if state ~= words.DEAD then
   redis.call('SREM', keys.nodes, id)
   redis.call('HDEL', keys.idle, id)
   redis.call('HDEL', keys.process(id), fields.route)
+  -- Until the last slice is done it stays in the list of the expired, so that somebody goes on.
+  redis.call('ZADD', keys.leases, 'XX', 0, 'node:' .. id)
   post(id, words.MESSAGE_LOST)
 end
 local slice = 50
@@ -36,7 +43,7 @@ if #actors < slice then
 end
 local objects = #tasks < slice and redis.call('SPOP', keys.node_objects(id), slice) or tasks
 if #tasks < slice then
-  for _, object in ipairs(objects) do reap_object(object, id) end
+  for _, object in ipairs(objects) do lose_copy(object, id) end
 end
 if #objects < slice then
   for _, process in ipairs(redis.call('SMEMBERS', keys.node_processes(id))) do

@@ -1,5 +1,6 @@
 -- node_register: a node joins the cluster, under an id that was never used before.
 --
+-- FLAGS allow-oom
 -- KEYS
 --   node      hash     the node's record
 --   channel   hash     the node's channel

@@ -1,5 +1,6 @@
 -- object_hold: a process that got refs out of a value registers that it holds them (once per process and object).
 --
+-- FLAGS allow-oom
 -- KEYS
 --   channel   hash     the holding process
 -- ARGV

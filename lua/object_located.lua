@@ -17,8 +17,7 @@
 --   GAP last
 --   FENCED
 -- @include channel
--- @include inbox
--- @include object_key
+-- @include reap
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
@@ -28,16 +27,13 @@ for i = objects_at, #ARGV do
   local id = ARGV[i]
   local key = object_key(id)
   local at = redis.call('HGET', key, fields.at)
-  local others = {}
-  for node in string.gmatch(at or '', '%S+') do
-    if node ~= worker then others[#others + 1] = node end
-  end
-  if not at then
-    if present == 1 then post(worker, words.MESSAGE_FREE, id) end
-  else
-    if present == 1 then others[#others + 1] = worker end
-    redis.call('HSET', key, fields.at, table.concat(others, ' '))
-    redis.call(present == 1 and 'SADD' or 'SREM', keys.node_objects(worker), id)
+  if present ~= 1 then
+    redis.call('SREM', keys.node_objects(worker), id)
+    lose_copy(id, worker)
+  elseif not at then
+    post(worker, words.MESSAGE_FREE, id)
+  elseif redis.call('SADD', keys.node_objects(worker), id) == 1 then
+    redis.call('HSET', key, fields.at, at .. ' ' .. worker)
   end
 end
 send_mail()

@@ -19,28 +19,29 @@
 --   GAP last
 --   FENCED
 -- @include channel
--- @include references
+-- @include settle
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
+
+local node_lives = node == '' or redis.call('SISMEMBER', keys.nodes, node) == 1
 
 -- every check passed: first write
 local key = keys.object(object)
 redis.call('HSET', key, fields.state, words.READY, fields.refs, 1)
 if node == '' then
   redis.call('HSET', key, fields.value, inline)
-else
+elseif node_lives then
   redis.call('HSET', key, fields.size, size, fields.at, node)
   redis.call('SADD', keys.node_objects(node), object)
+else
+  -- The process outlived its node, and brings what it had told that node only.
+  redis.call('HSET', key, fields.state, words.LOST, fields.value,
+    system_error('ObjectLostError', 'Object ' .. object .. ' is lost: the node that had it died before it was recorded.'))
 end
-if contains_at <= #ARGV then
-  local inner = {}
-  for i = contains_at, #ARGV do
-    inner[#inner + 1] = ARGV[i]
-    retain(ARGV[i])
-  end
-  redis.call('HSET', key, fields.contains, table.concat(inner, ' '))
-end
+local inner = {}
+for i = contains_at, #ARGV do inner[#inner + 1] = ARGV[i] end
+contain(key, inner)
 redis.call('SADD', keys.holds(worker), object)
 send_mail()
 close_call(channel, number)

@@ -1,5 +1,6 @@
 -- object_wait: asks to be told of objects: those that are ready now at once, the others when they are.
 --
+-- FLAGS allow-oom
 -- KEYS
 --   channel   hash     the asking process
 -- ARGV
@@ -24,12 +25,12 @@ if refusal then return refusal end
 for i = objects_at, #ARGV do
   local id = ARGV[i]
   local key = object_key(id)
-  local object = redis.call('HMGET', key, fields.state, fields.value, fields.size, fields.at)
-  if not object[1] then
+  local object = redis.call('HMGET', key, fields.state, fields.refs, fields.value, fields.size, fields.at)
+  if not object[2] then
     post(worker, words.MESSAGE_VALUE, id, system_error('ObjectLostError',
       'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.'))
-  elseif FINAL[object[1]] and (object[2] or object[4]) then
-    local kind, data = announcement(object[2], object[3], object[4])
+  elseif FINAL[object[1]] and (object[3] or object[5]) then
+    local kind, data = announcement(object[3], object[4], object[5])
     post(worker, kind, id, data)
   else
     redis.call('SADD', keys.watchers(id), worker)

@@ -1,5 +1,6 @@
 -- process_open: opens a process' channel, or moves an open one to another route; a driver's first call also starts its job.
 --
+-- FLAGS allow-oom
 -- KEYS
 --   channel   hash     the process
 -- ARGV
@@ -18,6 +19,7 @@
 if route ~= 'direct' and redis.call('SISMEMBER', keys.nodes, route) == 0 then return {words.FENCED} end
 local record = redis.call('HMGET', channel, fields.last, fields.route, fields.state)
 if record[3] == words.ENDED then return {words.FENCED} end
+if kind == 'driver' and redis.call('HGET', keys.job(job), fields.state) == words.ENDED then return {words.FENCED} end
 
 -- every check passed: first write
 if record[2] and record[2] ~= route and record[2] ~= 'direct' then

@@ -18,23 +18,22 @@
 --   GAP last
 --   FENCED
 -- @include channel
--- @include task_record
+-- @include calls
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
 
 local key = keys.task(task)
 local record = redis.call('HMGET', key, fields.state, fields.node, fields.job)
+if not record[1] then return close_call(channel, number, {words.NOT_FOUND}) end
 local head = head_of(task)
-if not record[1] then
-  close_call(channel, number)
-  return {words.NOT_FOUND}
-end
 
 -- every check passed: first write
-if record[1] == words.QUEUED or record[1] == words.WAITING then
-  if head[2] == 0 then dequeue(queue_name(head[5], head[3]), task) end
-  end_task(task, key, record[3], head, words.CANCELLED, system_error('TaskCancelledError', 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled.'))
+local waits = record[1] == words.QUEUED or record[1] == words.WAITING
+if waits and head[2] ~= 1 then
+  unqueue(task, head)
+  local text = 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled.'
+  end_task(task, key, record[3], head, words.CANCELLED, system_error('TaskCancelledError', text))
   record[1] = words.CANCELLED
 elseif record[1] == words.CLAIMED or record[1] == words.RUNNING then
   post(record[2], words.MESSAGE_CANCEL, task, force)

@@ -1,5 +1,6 @@
 -- task_claim: hands a node the ready work that fits it, or remembers the node as idle.
 --
+-- FLAGS allow-oom
 -- KEYS
 --   channel   hash     the claiming node
 -- ARGV
@@ -21,7 +22,7 @@
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then
-  if refusal[1] == words.REPEAT then refusal[2] = hand_again(refusal[2]) end
+  if refusal[1] == words.REPEAT then refusal[2] = hand_again(worker, refusal[2]) end
   return refusal
 end
 

@@ -27,7 +27,7 @@
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then
-  if refusal[1] == words.REPEAT then refusal[2] = hand_again(refusal[2]) end
+  if refusal[1] == words.REPEAT then refusal[2] = hand_again(worker, refusal[2]) end
   return refusal
 end
 local finishes = {}
@@ -37,6 +37,7 @@ while at <= #ARGV do
   at = at + 1
   for _, returned in ipairs(finish[4]) do
     if returned[1] then
+      if not ARGV[at] then return redis.error_reply('ERR the finish of task ' .. finish[1] .. ' lacks the value of an inline return.') end
       returned[1] = ARGV[at]
       at = at + 1
     end
@@ -50,8 +51,14 @@ for _, finish in ipairs(finishes) do
   if not finish_attempt(worker, finish) then stale[#stale + 1] = finish[1] end
 end
 finish_all(worker)
-local work, claimed = {}, {}
-if limit > 0 then work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE)) end
-send_mail()
-close_with_work(channel, number, claimed)
+local work = {}
+if limit > 0 then
+  local claimed
+  work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
+  send_mail()
+  close_with_work(channel, number, claimed)
+else
+  send_mail()
+  close_call(channel, number)
+end
 return {words.OK, stale, work, backlog()}

@@ -20,8 +20,7 @@
 --   FENCED
 --   JOB_ENDED
 -- @include channel
--- @include settle
--- @include task_record
+-- @include calls
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
@@ -31,48 +30,42 @@ for i = specs_at, #ARGV do
   local spec = ARGV[i]
   heads[#heads + 1] = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec)))
 end
-if heads[1] and redis.call('HGET', keys.job(heads[1][3]), fields.state) ~= words.RUNNING then
-  redis.call('HSET', channel, fields.last, number)
-  return {words.JOB_ENDED}
+if #heads == 0 or #heads ~= #claims then
+  return redis.error_reply('ERR task_submit takes a letter for each of its tasks, not ' .. #claims .. ' for ' .. #heads .. '.')
 end
+if not job_runs(heads[1][3]) then return close_call(channel, number, {words.JOB_ENDED}) end
 
 -- every check passed: first write
 local ids, claimed, held, queued, rung = {}, {}, {}, 0, {}
 local sequence = redis.call('INCRBY', keys.sequence, #heads) - #heads
-local callers = {}
+local last_calls = {}
 for i, head in ipairs(heads) do
-  local task, claim = head[1], string.sub(claims, i, i)
+  local task, claim, spec = head[1], string.sub(claims, i, i), ARGV[specs_at + i - 1]
   ids[#ids + 1] = task
-  redis.call('SET', keys.spec(task), ARGV[specs_at + i - 1])
-  retain_all(head[8])
-  retain_all(head[9])
-  if head[2] == 2 then
-    retain(head[14] .. 'fffffffe')
-    local caller = {head[14], head[15]}
-    callers[head[14]] = caller
-  end
-  local state, node = words.QUEUED, nil
+  redis.call('SET', keys.spec(task), spec)
+  local unpinned = pin(head)
+  if head[2] == 2 then last_calls[head[14]] = head[15] end
   if claim == 'R' or claim == 'C' then
-    state, node = claim == 'R' and words.RUNNING or words.CLAIMED, route
     claimed[#claimed + 1] = task
-    create_task(head, state, node)
+    create_task(head, claim == 'R' and words.RUNNING or words.CLAIMED, route, nil, unpinned)
   elseif head[2] == 2 then
-    submit_call(head, ARGV[specs_at + i - 1])
+    submit_call(head, spec, unpinned)
   else
     local unready = register_dependent(head)
     queued = queued + 1
     if unready > 0 then
-      create_task(head, words.WAITING, nil, unready)
+      create_task(head, words.WAITING, nil, unready, unpinned)
     else
-      create_task(head, words.QUEUED)
-      local name = queue_name(head[5], head[3])
-      enqueue(name, task, queue_score(head[11], head[10], sequence + i))
+      create_task(head, words.QUEUED, nil, nil, unpinned)
+      enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], sequence + i))
       rung[head[5]] = (rung[head[5]] or 0) + 1
     end
   end
-  hold_returns(worker, head, held)
+  hold_returns(head, held)
 end
-for actor, caller in pairs(callers) do redis.call('HSET', keys.callers(actor), worker, caller[2]) end
+for actor, last in pairs(last_calls) do
+  if redis.call('EXISTS', keys.actor(actor)) == 1 then redis.call('HSET', keys.callers(actor), worker, last) end
+end
 add_all('SADD', keys.job_tasks(heads[1][3]), ids)
 add_all('SADD', keys.node_tasks(route), claimed)
 add_all('SADD', keys.holds(worker), held)

@@ -1,17 +1,16 @@
 -- actors: how an actor ends, or starts again.
--- @include task_record
+-- @include calls
 
 -- Forget what an actor's creation needed: it will not start again.
 local function drop_creation(actor, job)
   local head = head_of(actor)
   if not head then return end
-  dequeue(queue_name(head[5], head[3]), actor)
+  local task = redis.call('HMGET', keys.task(actor), fields.node, fields.unpinned)
+  unqueue(actor, head)
+  if task[1] ~= '' then redis.call('SREM', keys.node_tasks(task[1]), actor) end
   redis.call('DEL', keys.spec(actor), keys.task(actor))
   redis.call('SREM', keys.job_tasks(job), actor)
-  local doomed = {}
-  for _, id in ipairs(head[8]) do doomed[#doomed + 1] = id end
-  for _, id in ipairs(head[9]) do doomed[#doomed + 1] = id end
-  release(doomed)
+  release(pins_of(head, task[2]))
 end
 
 -- The actor is dead for good: its name is free at once, calls that wait for it fail, now or as a chore.
@@ -21,10 +20,7 @@ local function bury(actor, cause)
   if not record[1] or record[1] == words.DEAD then return end
   redis.call('HSET', key, fields.state, words.DEAD, fields.cause, cause, fields.ended, redis.call('TIME')[1])
   if record[5] and record[5] ~= '' then redis.call('HDEL', keys.actor_names, record[6] .. '/' .. record[5]) end
-  if record[2] and record[2] ~= '' then
-    redis.call('SREM', keys.node_actors(record[2]), actor)
-    redis.call('SREM', keys.node_tasks(record[2]), actor)
-  end
+  if record[2] ~= '' then redis.call('SREM', keys.node_actors(record[2]), actor) end
   redis.call('SREM', keys.job_actors(record[3]), actor)
   drop_creation(actor, record[3])
   if redis.call('EXISTS', keys.parked(actor)) == 1 then redis.call('RPUSH', keys.chores, 'parked:' .. actor) end
@@ -48,13 +44,7 @@ local function restart_or_bury(actor, cause)
   if record[4] ~= '' then redis.call('SREM', keys.node_actors(record[4]), actor) end
   redis.call('HSET', key, fields.state, words.RESTARTING, fields.restarts, restarts + 1, fields.node, '', fields.worker, '')
   redis.call('HINCRBY', keys.task(actor), fields.attempt, 1)
-  redis.call('HSET', keys.task(actor), fields.state, words.QUEUED, fields.node, '')
   redis.call('SADD', keys.job_tasks(head[3]), actor)
-  enqueue(queue_name(head[5], head[3]), actor, queue_score(head[11], head[10], 0))
-  ring_idle(head[5], 1)
+  queue_again(actor, keys.task(actor), head)
   return words.RESTARTING
-end
-
-local function is_unneeded(actor)
-  return redis.call('HGET', keys.actor(actor), fields.refs) == '0'
 end

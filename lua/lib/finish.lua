@@ -1,5 +1,5 @@
 -- finish: what the end of one attempt does to its task.
--- @include task_record
+-- @include calls
 
 local ended_specs, left_node, left_job, dropped = {}, {}, {}, {}
 
@@ -19,15 +19,25 @@ local function publish(id, key, state, returned, node, watched, refs)
     redis.call('HSET', key, fields.state, state, fields.size, size, fields.at, node)
     redis.call('SADD', keys.node_objects(node), id)
   end
-  if #contains > 0 then
-    redis.call('HSET', key, fields.contains, table.concat(contains, ' '))
-    for _, inner in ipairs(contains) do retain(inner) end
-  end
+  if #contains > 0 then contain(key, contains) end
   wake(id, watched, refs > 0, announcement(inline, size, value_at))
 end
 
--- Refs that the worker keeps beyond this attempt are registered before the argument pins drop.
+-- The same for a value that may be there already (only a sibling was lost and computed again), or not be wanted any more.
+local function publish_if_missing(id, key, state, returned, node)
+  local object = redis.call('HMGET', key, fields.refs, fields.watched, fields.at)
+  if object[1] and not object[3] and redis.call('HEXISTS', key, fields.value) == 0 then
+    publish(id, key, state, returned, node, object[2], tonumber(object[1]))
+    return object[1]
+  end
+  if not returned[1] and not string.find(object[3] or '', node, 1, true) then post(node, words.MESSAGE_FREE, id) end
+end
+
+-- Refs that the worker keeps beyond this attempt are registered before the argument pins drop; a dead worker keeps nothing.
 local function keep_borrowed(borrower, kept)
+  if #kept == 0 then return end
+  local process = redis.call('HMGET', keys.process(borrower), fields.kind, fields.state)
+  if not process[1] or process[2] == words.ENDED then return end
   for _, id in ipairs(kept) do
     if redis.call('SADD', keys.holds(borrower), id) == 1 and not retain(id) then
       redis.call('SREM', keys.holds(borrower), id)
@@ -35,107 +45,71 @@ local function keep_borrowed(borrower, kept)
   end
 end
 
--- An actor's call that must run again, or never ran: in front of what waits for the actor, so its caller's order holds.
-local function return_call(task, key, head, spec, job, detail)
-  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node, fields.cause)
-  if actor[1] == words.ALIVE then
-    redis.call('HSET', key, fields.state, words.CLAIMED, fields.node, actor[2])
-    redis.call('SADD', keys.node_tasks(actor[2]), task)
-    post(actor[2], words.MESSAGE_CALL, tonumber(redis.call('HGET', key, fields.attempt)), spec)
-  elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
-    redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
-    redis.call('LPUSH', keys.parked(head[14]), task)
-  else
-    end_task(task, key, job, head, words.FAILED, system_error('ActorDiedError', actor[3] or detail))
-  end
-end
-
--- The error of a call whose actor's process died under it.
-local function call_error(head, detail)
-  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.cause)
-  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return system_error('ActorUnavailableError', detail) end
-  return system_error('ActorDiedError', actor[2] or detail)
-end
-
-local function requeue(task, head, sequence)
-  redis.call('HSET', keys.task(task), fields.state, words.QUEUED, fields.node, '')
-  enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], sequence))
-  ring_idle(head[5], 1)
-end
-
 -- An attempt that brought a value (or a final error) for every return.
 local function complete(task, key, record, head, node, state, returns)
-  local refs = tonumber(record[5])
   local object_state = state == words.FINISHED and words.READY or words.FAILED
   local large = false
   for index, returned in ipairs(returns) do
-    if not returned[1] then large = true end
-    if index == 1 then
-      publish(task .. '00000000', key, state, returned, node, record[6], refs)
-    else
+    large = large or not returned[1]
+    if index > 1 then
       local id = task .. string.format('%08x', index - 1)
-      local object = redis.call('HMGET', keys.object(id), fields.refs, fields.watched)
-      if object[1] then
-        publish(id, keys.object(id), object_state, returned, node, object[2], tonumber(object[1]))
-        if tonumber(object[1]) == 0 then dropped[#dropped + 1] = id end
-      elseif not returned[1] then
-        post(node, words.MESSAGE_FREE, id)
-      end
+      if publish_if_missing(id, keys.object(id), object_state, returned, node) == '0' then dropped[#dropped + 1] = id end
+    elseif record[3] == '1' then
+      publish(task .. '00000000', key, state, returned, node, record[6], tonumber(record[5]))
+    elseif not publish_if_missing(task .. '00000000', key, state, returned, node) then
+      redis.call('HSET', key, fields.state, state)
     end
   end
   if #returns == 0 then redis.call('HSET', key, fields.state, state) end
-  local pins = {}
-  for _, id in ipairs(head[8]) do pins[#pins + 1] = id end
-  for _, id in ipairs(head[9]) do pins[#pins + 1] = id end
-  if large and head[2] == 0 then
+  local pins = pins_of(head, record[8])
+  if large and head[2] == 0 and state == words.FINISHED then
     -- Lineage: the spec and its arguments stay while the value could be lost with its node.
     redis.call('HSET', key, fields.lineage, #pins > 0 and table.concat(pins, ' ') or ' ')
   else
     ended_specs[#ended_specs + 1] = keys.spec(task)
     for _, id in ipairs(pins) do dropped[#dropped + 1] = id end
   end
-  if head[2] == 2 then dropped[#dropped + 1] = head[14] .. 'fffffffe' end
-  if refs == 0 then
+  if record[5] == '0' then
     if head[6] > 0 then dropped[#dropped + 1] = task .. '00000000' else redis.call('DEL', key) end
   end
 end
 
 local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError'}
 
+-- An attempt after which the task runs again.
+local function send_back(task, key, record, head, spec, node, finish)
+  redis.call('SREM', keys.node_tasks(node), task)
+  if finish[3] ~= words.HANDED_BACK then next_attempt(key, tonumber(record[7])) end
+  if head[2] == 2 then return_call(task, key, head, spec, record[4], finish[7]) else queue_again(task, key, head) end
+end
+
 -- finish = {task, attempt, outcome, returns, borrower, kept, detail}; false when the attempt is not this node's (any more).
 local function finish_attempt(node, finish)
-  local task, attempt, outcome = finish[1], finish[2], finish[3]
+  local task, outcome, returns, detail = finish[1], finish[3], finish[4], finish[7]
   local key = keys.task(task)
   local record = redis.call('HMGET', key, fields.state, fields.node, fields.attempt, fields.job, fields.refs, fields.watched,
-    fields.retries)
-  if not inflight(record, node, attempt) then return false end
+    fields.retries, fields.unpinned)
+  if not inflight(record, node, finish[2]) then return false end
   local head, spec = head_of(task)
-  local retries = tonumber(record[7])
-  left_node[#left_node + 1] = task
   keep_borrowed(finish[5], finish[6])
-  local again = (outcome == words.RETRY or outcome == words.CRASHED) and retries ~= 0
-  if outcome == words.HANDED_BACK or again then
-    if again then
-      redis.call('HINCRBY', key, fields.attempt, 1)
-      if retries > 0 then redis.call('HINCRBY', key, fields.retries, -1) end
+  if outcome == words.HANDED_BACK or ((outcome == words.RETRY or outcome == words.CRASHED) and record[7] ~= '0') then
+    if job_runs(record[4]) then
+      send_back(task, key, record, head, spec, node, finish)
+      return true
     end
-    if head[2] == 2 then
-      return_call(task, key, head, spec, record[4], finish[7])
-    else
-      requeue(task, head, 0)
-    end
-    return true
+    outcome, returns, detail = words.CANCELLED, {}, 'The job of task ' .. task .. ' (' .. head[4] .. ') has ended.'
   end
+  left_node[#left_node + 1] = task
   left_job[record[4]] = left_job[record[4]] or {}
   table.insert(left_job[record[4]], task)
   if outcome == words.VALUE then
-    complete(task, key, record, head, node, words.FINISHED, finish[4])
-  elseif #finish[4] > 0 then
-    complete(task, key, record, head, node, words.FAILED, finish[4])
+    complete(task, key, record, head, node, words.FINISHED, returns)
+  elseif #returns > 0 then
+    complete(task, key, record, head, node, words.FAILED, returns)
   else
     local state = outcome == words.CANCELLED and words.CANCELLED or words.FAILED
-    local packed = head[2] == 2 and outcome == words.CRASHED and call_error(head, finish[7])
-      or system_error(FINAL_ERRORS[outcome] or 'RaySystemError', finish[7])
+    local packed = head[2] == 2 and outcome == words.CRASHED and call_error(head, detail)
+      or system_error(FINAL_ERRORS[outcome] or 'RaySystemError', detail)
     end_task(task, key, record[4], head, state, packed)
   end
   return true

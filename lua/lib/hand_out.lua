@@ -22,6 +22,7 @@ local function work_item(task)
   return {tonumber(redis.call('HGET', keys.task(task), fields.attempt)), spec, argument_news(head)}
 end
 
+-- Returns how many tasks were taken, and whether more wait.
 local function claim_from(name, count, node, claimed, work)
   local queue = keys.queue(name)
   local popped = redis.call('ZPOPMIN', queue, count)
@@ -36,44 +37,51 @@ local function claim_from(name, count, node, claimed, work)
       taken = taken + 1
     end
   end
-  if redis.call('EXISTS', queue) == 1 then
-    redis.call('ZINCRBY', keys.queues, taken, name)
-  else
-    redis.call('ZREM', keys.queues, name)
-  end
-  return taken
+  local more = redis.call('EXISTS', queue) == 1
+  if more then redis.call('ZINCRBY', keys.queues, taken, name) else redis.call('ZREM', keys.queues, name) end
+  return taken, more
 end
 
--- `free` is the node's free resources as text, `rooms` how many more tasks of a queue its busy workers would take ahead.
--- Returns the work and the claimed ids. A node that gets nothing is remembered as idle; one that leaves fitting work rings the next.
-local function hand_out(node, free_text, rooms, limit)
-  local work, claimed = {}, {}
-  local free = {}
-  for name, units in pairs(parse_demand(free_text)) do free[name] = units end
+-- Take what fits: in the first round each queue gives its share, in the second what it has. `free` and `rooms` are counted down.
+local function take_work(node, free, rooms, limit, claimed, work)
   local names = redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)
-  local share = math.max(1, math.ceil(limit / math.max(1, #names)))
-  for round = 1, 2 do
+  local most = math.max(1, math.ceil(limit / math.max(1, #names)))
+  for _ = 1, 2 do
+    local unfinished = {}
     for _, name in ipairs(names) do
       local demand = string.match(name, '^(.*)|')
       local slots = times_fit(demand, free)
-      local count = math.min(slots + (rooms[name] or 0), limit - #work, round == 1 and share or limit)
+      local count = math.min(slots + (rooms[name] or 0), limit - #work, most)
       if count > 0 then
-        local taken = claim_from(name, count, node, claimed, work)
-        local into_room = math.min(taken, rooms[name] or 0)
-        rooms[name] = (rooms[name] or 0) - into_room
-        for resource, units in pairs(parse_demand(demand)) do
-          free[resource] = (free[resource] or 0) - units * (taken - into_room)
-        end
+        local taken, more = claim_from(name, count, node, claimed, work)
+        local started = math.min(taken, slots)
+        for resource, units in pairs(parse_demand(demand)) do free[resource] = (free[resource] or 0) - units * started end
+        if rooms[name] then rooms[name] = rooms[name] - (taken - started) end
+        if more then unfinished[#unfinished + 1] = name end
       end
     end
+    names, most = unfinished, limit
   end
+end
+
+local function free_as_text(free)
+  local parts = {}
+  for name, units in pairs(free) do
+    if units > 0 then parts[#parts + 1] = name .. ':' .. units / 10000 end
+  end
+  return #parts > 0 and table.concat(parts, ',') or '-'
+end
+
+-- `free` is the node's free resources as text, `rooms` how many more tasks of a queue its busy workers would take ahead of time.
+-- Returns the work and the claimed ids. A node that could take more is remembered as idle; one that leaves fitting work rings the next.
+local function hand_out(node, free_text, rooms, limit)
+  local work, claimed, free = {}, {}, {}
+  for name, units in pairs(parse_demand(free_text)) do free[name] = units end
+  take_work(node, free, rooms, limit, claimed, work)
   add_all('SADD', keys.node_tasks(node), claimed)
-  if #work == 0 then
-    redis.call('HSET', keys.idle, node, free_text)
-  else
-    redis.call('HDEL', keys.idle, node)
-  end
-  if redis.call('EXISTS', keys.idle) == 1 then
+  local idle = #work < limit
+  if idle then redis.call('HSET', keys.idle, node, free_as_text(free)) else redis.call('HDEL', keys.idle, node) end
+  if redis.call('HLEN', keys.idle) > (idle and 1 or 0) then
     for _, name in ipairs(redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)) do
       ring_idle(string.match(name, '^(.*)|'), 1, node)
     end
@@ -81,11 +89,12 @@ local function hand_out(node, free_text, rooms, limit)
   return work, claimed
 end
 
--- The work that an earlier call handed out, for a caller that lost the reply.
-local function hand_again(packed_ids)
+-- The work that an earlier call handed out, for a caller that lost the reply: what is its own still.
+local function hand_again(node, tasks)
   local work = {}
-  if packed_ids ~= '' then
-    for _, task in ipairs(cmsgpack.unpack(packed_ids)) do work[#work + 1] = work_item(task) end
+  for _, task in ipairs(tasks ~= '' and tasks or {}) do
+    local record = redis.call('HMGET', keys.task(task), fields.node, fields.state)
+    if record[1] == node and (record[2] == words.CLAIMED or record[2] == words.RUNNING) then work[#work + 1] = work_item(task) end
   end
   return work
 end
@@ -95,6 +104,7 @@ local function backlog()
   return redis.call('ZCARD', keys.queues)
 end
 
+-- Keeps what was handed out until the next call that hands out: a node asks for work one call at a time.
 local function close_with_work(channel, number, claimed)
-  redis.call('HSET', channel, fields.last, number, fields.reply, #claimed > 0 and cmsgpack.pack(claimed) or '')
+  close_call(channel, number, {words.REPEAT, claimed})
 end

@@ -1,5 +1,6 @@
 -- reap: what becomes of a dead node's tasks, actors and objects.
 -- @include endings
+-- @include calls
 
 -- The attempt that ran there is over, recorded or not: it costs one retry.
 local function reap_task(task, node)
@@ -7,51 +8,39 @@ local function reap_task(task, node)
   local record = redis.call('HMGET', key, fields.state, fields.node, fields.job, fields.retries)
   redis.call('SREM', keys.node_tasks(node), task)
   if record[2] ~= node or (record[1] ~= words.CLAIMED and record[1] ~= words.RUNNING) then return end
-  local head = head_of(task)
+  local head, spec = head_of(task)
+  local lost = 'Task ' .. task .. ' (' .. head[4] .. ') was lost: its node has died.'
   if head[2] == 1 then
     restart_or_bury(task, 'The node that was starting the actor has died.')
+  elseif not job_runs(record[3]) then
+    end_task(task, key, record[3], head, words.CANCELLED, system_error('TaskCancelledError', lost))
   elseif record[4] ~= '0' then
-    redis.call('HINCRBY', key, fields.attempt, 1)
-    if tonumber(record[4]) > 0 then redis.call('HINCRBY', key, fields.retries, -1) end
-    redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
-    if head[2] == 2 then
-      redis.call('RPUSH', keys.parked(head[14]), task)
-    else
-      enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], 0))
-      ring_idle(head[5], 1)
-    end
+    next_attempt(key, tonumber(record[4]))
+    if head[2] == 2 then return_call(task, key, head, spec, record[3], lost) else queue_again(task, key, head) end
   else
-    local class = head[2] == 2 and 'ActorDiedError' or 'WorkerCrashedError'
-    end_task(task, key, record[3], head, words.FAILED,
-      system_error(class, 'Task ' .. task .. ' (' .. head[4] .. ') was lost: its node has died.'))
+    local packed = head[2] == 2 and call_error(head, lost) or system_error('WorkerCrashedError', lost)
+    end_task(task, key, record[3], head, words.FAILED, packed)
   end
 end
 
--- Compute a lost value again from its task's spec, while retries allow.
-local function recompute(id, task, key)
-  local record = redis.call('HMGET', key, fields.state, fields.retries, fields.lineage)
-  if not record[3] or record[2] == '0' or not FINAL[record[1]] then return false end
-  local head = head_of(task)
-  redis.call('HDEL', key, fields.at, fields.size, fields.lineage)
-  redis.call('HINCRBY', key, fields.attempt, 1)
-  if tonumber(record[2]) > 0 then redis.call('HINCRBY', key, fields.retries, -1) end
-  redis.call('SADD', keys.job_tasks(head[3]), task)
-  for index = 1, head[6] - 1 do
-    local other = keys.object(task .. string.format('%08x', index))
-    if redis.call('EXISTS', other) == 1 then redis.call('HSET', other, fields.state, words.PENDING) end
-  end
-  local unready = register_dependent(head)
-  if unready > 0 then
-    redis.call('HSET', key, fields.state, words.WAITING, fields.unready, unready, fields.node, '')
-  else
-    redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
-    enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], 0))
-    ring_idle(head[5], 1)
-  end
+-- Compute a lost value again from its task's spec, while retries allow. True when somebody computes it now.
+local function recompute(key, task)
+  local task_key = keys.task(task)
+  local record = redis.call('HMGET', task_key, fields.state, fields.retries, fields.lineage, fields.job)
+  if not record[1] then return false end
+  local runs = not FINAL[record[1]]
+  if not runs and (record[1] ~= words.FINISHED or not record[3] or record[2] == '0' or not job_runs(record[4])) then return false end
+  if key ~= task_key then redis.call('HSET', key, fields.state, words.PENDING) end
+  if runs then return true end -- for a sibling that was lost before
+  redis.call('HDEL', task_key, fields.lineage)
+  redis.call('SADD', keys.job_tasks(record[4]), task)
+  next_attempt(task_key, tonumber(record[2]))
+  queue_again(task, task_key, head_of(task))
   return true
 end
 
-local function reap_object(id, node)
+-- A node's copy of an object is gone. When it was the last one the object is computed again, or lost.
+local function lose_copy(id, node)
   local key = object_key(id)
   local record = redis.call('HMGET', key, fields.at, fields.watched, fields.refs)
   if not record[1] then return end
@@ -59,13 +48,15 @@ local function reap_object(id, node)
   for other in string.gmatch(record[1], '%S+') do
     if other ~= node then others[#others + 1] = other end
   end
-  redis.call('HSET', key, fields.at, table.concat(others, ' '))
-  if #others > 0 then return end
-  local task = string.sub(id, 1, 24)
-  if recompute(id, task, keys.task(task)) then return end
-  local packed = system_error('ObjectLostError', 'Object ' .. id .. ' is lost: the only node that had it died, and it cannot be recomputed.')
-  local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST
+  if #others > 0 then
+    redis.call('HSET', key, fields.at, table.concat(others, ' '))
+    return
+  end
   redis.call('HDEL', key, fields.at, fields.size)
+  if recompute(key, string.sub(id, 1, 24)) then return end
+  local text = 'Object ' .. id .. ' is lost: the only node that had it has died or dropped it, and it cannot be computed again.'
+  local packed = system_error('ObjectLostError', text)
+  local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST
   redis.call('HSET', key, fields.state, state, fields.value, packed)
   wake(id, record[2], tonumber(record[3]) > 0, announcement(packed))
 end

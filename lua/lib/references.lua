@@ -3,13 +3,21 @@
 -- @include inbox
 -- @include queue
 
+-- False for what is not there (any more): a record without `refs` is a freed first return value whose siblings live.
 local function retain(id)
   local key = object_key(id)
-  if redis.call('EXISTS', key) == 1 then
-    redis.call('HINCRBY', key, fields.refs, 1)
-    return true
+  if not redis.call('HGET', key, fields.refs) then return false end
+  redis.call('HINCRBY', key, fields.refs, 1)
+  return true
+end
+
+-- Keep the refs inside a value alive with it. Only those that are there may be let go of with it.
+local function contain(key, inner)
+  local kept = {}
+  for _, id in ipairs(inner) do
+    if retain(id) then kept[#kept + 1] = id end
   end
-  return false
+  if #kept > 0 then redis.call('HSET', key, fields.contains, table.concat(kept, ' ')) end
 end
 
 local FINAL = {
@@ -35,7 +43,7 @@ local function free_object(id, key, record, doomed)
     -- One of several return values: the task's record stays until the last of them goes.
     if redis.call('HINCRBY', task_key, fields.alive, -1) > 0 then
       if key == task_key then
-        redis.call('HDEL', key, fields.value, fields.at, fields.size, fields.contains)
+        redis.call('HDEL', key, fields.refs, fields.value, fields.at, fields.size, fields.contains)
       else
         redis.call('DEL', key)
       end

@@ -8,22 +8,53 @@ local function add_all(command, key, members)
   end
 end
 
-local function retain_all(ids)
-  for _, id in ipairs(ids) do retain(id) end
+local function head_of(task)
+  local spec = redis.call('GET', keys.spec(task))
+  if not spec then return nil end
+  return cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec))), spec
 end
 
-local function create_task(head, state, node, unready)
+local function job_runs(job)
+  return redis.call('HGET', keys.job(job), fields.state) == words.RUNNING
+end
+
+-- What a task keeps alive until it ends: its arguments, and the actor it calls; but not what was unknown when it came (`unpinned`).
+local function pins_of(head, unpinned)
+  local pins = {}
+  for _, id in ipairs(head[8]) do pins[#pins + 1] = id end
+  for _, id in ipairs(head[9]) do pins[#pins + 1] = id end
+  if head[2] == 2 then pins[#pins + 1] = head[14] .. 'fffffffe' end
+  if not unpinned then return pins end
+  local never, kept = {}, {}
+  for id in string.gmatch(unpinned, '%S+') do never[id] = true end
+  for _, id in ipairs(pins) do
+    if not never[id] then kept[#kept + 1] = id end
+  end
+  return kept
+end
+
+-- Returns, as text, what could not be kept alive: to let go of it later would take away somebody else's reference.
+local function pin(head)
+  local unknown = {}
+  for _, id in ipairs(pins_of(head)) do
+    if not retain(id) then unknown[#unknown + 1] = id end
+  end
+  if #unknown > 0 then return table.concat(unknown, ' ') end
+end
+
+local function create_task(head, state, node, unready, unpinned)
   local key = keys.task(head[1])
   local refs = head[6] == 0 and 0 or 1
   redis.call('HSET', key, fields.state, state, fields.job, head[3], fields.name, head[4], fields.attempt, 1,
     fields.retries, head[7], fields.refs, refs, fields.node, node or '')
   if unready then redis.call('HSET', key, fields.unready, unready) end
+  if unpinned then redis.call('HSET', key, fields.unpinned, unpinned) end
   if head[2] ~= 0 then redis.call('HSET', key, fields.kind, head[2], fields.actor, head[14]) end
   if head[6] > 1 then redis.call('HSET', key, fields.returns, head[6], fields.alive, head[6]) end
 end
 
 -- The submitting process holds every return value; values after the first have records of their own.
-local function hold_returns(worker, head, held)
+local function hold_returns(head, held)
   if head[6] == 0 then return end
   held[#held + 1] = head[1] .. '00000000'
   for index = 1, head[6] - 1 do
@@ -52,61 +83,51 @@ local function register_dependent(head)
   return unready
 end
 
--- Calls of dead actors: their tasks fail as soon as they are written down.
-local orphans = {}
+-- The attempt is over without a result. The next one has another number, so what is still said of this one is stale.
+local function next_attempt(key, retries)
+  redis.call('HINCRBY', key, fields.attempt, 1)
+  if retries > 0 then redis.call('HINCRBY', key, fields.retries, -1) end
+end
 
-local function submit_call(head, spec)
-  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node, fields.cause)
-  if actor[1] == words.ALIVE then
-    create_task(head, words.CLAIMED, actor[2])
-    redis.call('SADD', keys.node_tasks(actor[2]), head[1])
-    post(actor[2], words.MESSAGE_CALL, 1, spec)
-  elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
-    create_task(head, words.QUEUED)
-    redis.call('RPUSH', keys.parked(head[14]), head[1])
-  else
-    create_task(head, words.CLAIMED)
-    orphans[#orphans + 1] = {head, actor[3] or 'The actor is dead and nothing is known of it any more.'}
+-- Queue a task once more, in front, or let it wait: its arguments may be computed again, too.
+local function queue_again(task, key, head)
+  local unready = register_dependent(head)
+  if unready > 0 then
+    redis.call('HSET', key, fields.state, words.WAITING, fields.unready, unready, fields.node, '')
+    return
   end
+  redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
+  enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], 0))
+  ring_idle(head[5], 1)
+end
+
+-- The first return value, of a task that ends in an error. It stays what it was if only another value was being computed again.
+local function fail_first(task, key, record, state, packed)
+  if not record[1] or (record[4] ~= '1' and redis.call('HEXISTS', key, fields.value) + redis.call('HEXISTS', key, fields.at) > 0) then
+    redis.call('HSET', key, fields.state, words.FINISHED)
+    return
+  end
+  redis.call('HSET', key, fields.state, state, fields.value, packed)
+  wake(task .. '00000000', record[2], tonumber(record[1]) > 0, announcement(packed))
 end
 
 -- Give every return value of a task the same packed value (an error), and drop what the task counted on.
 local function end_task(task, key, job, head, state, packed)
-  local refs = tonumber(redis.call('HGET', key, fields.refs) or '0')
-  redis.call('HSET', key, fields.state, state, fields.value, packed)
-  local watched = redis.call('HGET', key, fields.watched)
-  local first = task .. '00000000'
-  wake(first, watched, refs > 0, announcement(packed))
+  local record = redis.call('HMGET', key, fields.refs, fields.watched, fields.unpinned, fields.attempt)
+  fail_first(task, key, record, state, packed)
   for index = 1, head[6] - 1 do
     local id = task .. string.format('%08x', index)
-    local object = redis.call('HMGET', keys.object(id), fields.refs, fields.watched)
-    if object[1] then
+    local object = redis.call('HMGET', keys.object(id), fields.refs, fields.watched, fields.state)
+    if object[3] == words.PENDING then
       redis.call('HSET', keys.object(id), fields.state, words.FAILED, fields.value, packed)
       wake(id, object[2], tonumber(object[1]) > 0, announcement(packed))
-      if tonumber(object[1]) == 0 then release({id}) end
+      if object[1] == '0' then release({id}) end
     end
   end
   redis.call('DEL', keys.spec(task))
   redis.call('SREM', keys.job_tasks(job), task)
-  if refs == 0 then
-    if head[6] > 1 then release({first}) else redis.call('DEL', key) end
+  if record[1] == '0' then
+    if head[6] > 1 then release({task .. '00000000'}) else redis.call('DEL', key) end
   end
-  local doomed = {}
-  for _, id in ipairs(head[8]) do doomed[#doomed + 1] = id end
-  for _, id in ipairs(head[9]) do doomed[#doomed + 1] = id end
-  if head[2] == 2 then doomed[#doomed + 1] = head[14] .. 'fffffffe' end
-  release(doomed)
-end
-
-local function fail_orphans()
-  for _, orphan in ipairs(orphans) do
-    local head = orphan[1]
-    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, system_error('ActorDiedError', orphan[2]))
-  end
-end
-
-local function head_of(task)
-  local spec = redis.call('GET', keys.spec(task))
-  if not spec then return nil end
-  return cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec))), spec
+  release(pins_of(head, record[3]))
 end

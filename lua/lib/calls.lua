@@ -1,0 +1,65 @@
+-- calls: an actor's calls go to its node at once, or are parked until the actor is alive.
+-- @include task_record
+
+-- Parked calls are ordered by their place among their caller's calls: so whoever puts them back, and when, cannot disturb that order.
+local function park(task, head)
+  redis.call('ZADD', keys.parked(head[14]), head[15], task)
+end
+
+local function take_parked(actor, count)
+  local popped, tasks = redis.call('ZPOPMIN', keys.parked(actor), count), {}
+  for i = 1, #popped, 2 do tasks[#tasks + 1] = popped[i] end
+  return tasks
+end
+
+-- Take a task that waits, in a queue or for its actor, out of where it waits.
+local function unqueue(task, head)
+  if head[2] == 2 then redis.call('ZREM', keys.parked(head[14]), task) else dequeue(queue_name(head[5], head[3]), task) end
+end
+
+-- Calls of dead actors: their tasks fail as soon as they are written down.
+local orphans = {}
+
+local function submit_call(head, spec, unpinned)
+  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node, fields.cause)
+  if actor[1] == words.ALIVE then
+    create_task(head, words.CLAIMED, actor[2], nil, unpinned)
+    redis.call('SADD', keys.node_tasks(actor[2]), head[1])
+    post(actor[2], words.MESSAGE_CALL, 1, spec)
+  elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
+    create_task(head, words.QUEUED, nil, nil, unpinned)
+    park(head[1], head)
+  else
+    create_task(head, words.CLAIMED, nil, nil, unpinned)
+    orphans[#orphans + 1] = {head, actor[3] or 'The actor is dead and nothing is known of it any more.'}
+  end
+end
+
+local function fail_orphans()
+  for _, orphan in ipairs(orphans) do
+    local head = orphan[1]
+    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, system_error('ActorDiedError', orphan[2]))
+  end
+end
+
+-- A call that must run again, or never ran: to where its actor is now.
+local function return_call(task, key, head, spec, job, detail)
+  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node, fields.cause)
+  if actor[1] == words.ALIVE then
+    redis.call('HSET', key, fields.state, words.CLAIMED, fields.node, actor[2])
+    redis.call('SADD', keys.node_tasks(actor[2]), task)
+    post(actor[2], words.MESSAGE_CALL, tonumber(redis.call('HGET', key, fields.attempt)), spec)
+  elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
+    redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
+    park(task, head)
+  else
+    end_task(task, key, job, head, words.FAILED, system_error('ActorDiedError', actor[3] or detail))
+  end
+end
+
+-- The error of a call whose actor's process died under it.
+local function call_error(head, detail)
+  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.cause)
+  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return system_error('ActorUnavailableError', detail) end
+  return system_error('ActorDiedError', actor[2] or detail)
+end
