@@ -1,0 +1,26 @@
+"""The cluster that script tests work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from redray.gcs.client import Connection
+from redray.gcs.scripts import Scripts
+from tests.lua.builders import DRIVER, NODE, NODE2, Cluster
+
+
+@pytest.fixture
+def bare(redis: Connection, scripts: Scripts) -> Cluster:
+    """Nobody is there yet."""
+    return Cluster(redis, scripts)
+
+
+@pytest.fixture
+def cluster(bare: Cluster) -> Iterator[Cluster]:
+    """Two nodes, and a driver that speaks to Redis itself."""
+    bare.node(NODE)
+    bare.node(NODE2)
+    bare.driver(DRIVER)
+    yield bare
