@@ -108,6 +108,11 @@ class NodeChannel:
     def wants_to_write(self) -> bool:
         return bool(self._out)
 
+    @property
+    def has_heard(self) -> bool:
+        """Messages came together with the Welcome: `receive` gives them, though the socket is not readable."""
+        return bool(self._early)
+
     def post(self, message: messages.AnyMessage) -> None:
         self._out += messages.frame(message)
 
@@ -175,6 +180,7 @@ class DirectChannel:
     """Straight to Redis: for a driver on a machine without a node, or whose node has died."""
 
     welcome = None
+    has_heard = False
 
     def __init__(self, calls: Unacknowledged, hello: messages.Hello, address: Address, keys: Keys) -> None:
         self._calls = calls

@@ -770,6 +770,9 @@ class Session(refs.RefKeeper):
         if self._inbox.fileno() < 0:
             self._inbox.connect()
             self._check_cluster()
+        if self._channel.has_heard:
+            self._hear_channel(select.POLLIN)
+            return
         poll = select.poll()
         channel, inbox = self._channel.fileno(), self._inbox.fileno()
         poll.register(channel, select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))

@@ -9,7 +9,7 @@ from redray.gcs.schema import Outcome, Reply
 from redray.worker import actions, events
 from redray.worker.hosted_actors import HostedActor
 from redray.messages import Done
-from redray.worker.workers import Attempt, Worker
+from redray.worker.workers import Attempt, Worker, split_started
 
 if TYPE_CHECKING:
     from redray.worker.state import NodeState
@@ -33,15 +33,15 @@ class ActorTable:
     def created(self, creation: Attempt, worker: Worker, done: Done) -> None:
         """The constructor returned, or raised."""
         actor = self.hosted[creation.task]
-        self._node.attempts.pop(creation.task, None)
+        self._node.forget(creation)
         if done.outcome != Outcome.VALUE:
             actor.final, actor.cause = True, done.detail
             self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, True, done.detail))
             self._forget(actor, worker)
             self._node.out.append(actions.Kill(worker.id))
             return
-        self._node.ledger.vacate(worker)
-        self._node.ledger.occupy(worker, str(creation.head.options.get("demand_held", "-")))
+        self._node.ledger.exchange(worker, str(creation.head.options.get("demand_held", "-")))
+        self._node.ask_for_work()
         self._node.out.append(actions.RecordActorStarted(actor.id, actor.attempt, worker.id))
 
     def start_answered(self, event: events.ActorStartAnswered) -> None:
@@ -57,18 +57,22 @@ class ActorTable:
             self._line_up(actor, item)
         if event.outcome == Reply.MORE:
             self._node.out.append(actions.RecordActorStarted(actor.id, actor.attempt, actor.worker))
-        else:
-            actor.alive = True
+            return
+        actor.come_alive()
         self._pump(actor)
+        self._retire_if_done(actor)
 
     def worker_gone(self, worker: Worker, started: tuple[str, int] | None, detail: str) -> None:
         actor = self.hosted.get(worker.actor)
         if actor is None:
             return
-        from redray.worker.state import split_started
-
+        if actor.id in worker.sent and started != (actor.id, actor.attempt) and not actor.cause:
+            # Its constructor never began: another worker may take it, and no restart is used up.
+            del self.hosted[actor.id]
+            self._node.return_to_backlog(worker.sent.pop(actor.id))
+            return
         cause = actor.cause or f"The actor died unexpectedly: its worker process has died. {detail}"
-        self._node.attempts.pop(actor.id, None)
+        self._node.forget(actor.creation)
         worker.sent.pop(actor.id, None)
         self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, cause))
         began, unstarted = split_started(worker, started) if actor.ordered else (list(worker.sent.values()), [])
@@ -77,10 +81,10 @@ class ActorTable:
         self._forget(actor, worker, unstarted, cause)
 
     def _forget(self, actor: HostedActor, worker: Worker, unstarted: list[Attempt] | None = None, cause: str = "") -> None:
-        """Hand back what never started, last first: Redis puts each in front of the line, so the callers' order comes out right."""
+        """Hand back what never started: Redis orders it by its callers' numbers."""
         del self.hosted[actor.id]
-        worker.actor = actor.id
-        for attempt in reversed((unstarted or []) + actor.drain()):
+        for attempt in (unstarted or []) + [attempt for attempt in actor.drain() if self._is_wanted(attempt)]:
+            self._missing.pop(attempt.task, None)
             self._node.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
 
     def exiting(self, event: events.ActorExiting) -> None:
@@ -95,7 +99,8 @@ class ActorTable:
             actor.cause = event.cause
             self._node.out.append(actions.Kill(actor.worker))
         elif (creation := self._node.drop_creation(event.actor)) is not None:
-            self._node.out.append(actions.RecordActorDied(event.actor, creation.attempt, True, event.cause))
+            # If it was killed for good Redis knows already, and answers STALE; else it may start again.
+            self._node.out.append(actions.RecordActorDied(event.actor, creation.attempt, False, event.cause))
 
     def retire_requested(self, event: events.RetireRequested) -> None:
         actor = self.hosted.get(event.actor)
@@ -105,7 +110,7 @@ class ActorTable:
 
     def _retire_if_done(self, actor: HostedActor) -> None:
         worker = self._node.workers[actor.worker]
-        if actor.retiring and not worker.sent and actor.is_quiet() and not worker.leaving:
+        if actor.alive and actor.retiring and not worker.sent and actor.is_quiet() and not worker.leaving:
             actor.final, actor.cause = True, "The actor is gone: all its handles went out of scope."
             self._node.let_go(worker, actor.cause)
 
@@ -120,8 +125,17 @@ class ActorTable:
         actor.caller(caller).line_up_local(attempt)
         self._look_up_arguments(attempt)
         self._pump(actor)
-        attempt.told_running = bool(attempt.worker)
-        return "R" if attempt.worker else "C"
+        sent = self._node.workers[actor.worker].sent
+        attempt.told_running = attempt.task in sent and (not actor.ordered or len(sent) == 1)
+        return "R" if attempt.told_running else "C"
+
+    def call_cancelled(self, attempt: Attempt) -> None:
+        """It has ended without being sent; whatever its caller lined up behind it need not wait for its arguments."""
+        self._missing.pop(attempt.task, None)
+        actor = self.hosted.get(attempt.head.actor)
+        if actor is not None:
+            self._pump(actor)
+            self._retire_if_done(actor)
 
     def call_received(self, event: events.CallReceived) -> None:
         head = specs.unpack_head(event.spec)
@@ -174,13 +188,17 @@ class ActorTable:
             if id in self.hosted:
                 self._pump(self.hosted[id])
 
+    def _is_wanted(self, attempt: Attempt) -> bool:
+        return self._node.attempts.get(attempt.task) is attempt
+
     def _is_ready(self, attempt: Attempt) -> bool:
-        return attempt.task not in self._missing
+        return attempt.task not in self._missing or not self._is_wanted(attempt)
 
     def _pump(self, actor: HostedActor) -> None:
-        worker = self._node.workers.get(actor.worker)
-        if worker is None or not (actor.alive or not actor.final):
+        """Before Redis has handed over all that waited, a later call may already be here: nothing goes before that."""
+        if not actor.alive:
             return
+        worker = self._node.workers[actor.worker]
         for attempt in actor.sendable(self._is_ready):
-            if attempt.task in self._node.attempts:
+            if self._is_wanted(attempt):
                 self._node.send(worker, attempt)

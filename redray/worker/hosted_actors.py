@@ -8,6 +8,7 @@ earlier ones are still on their way through Redis.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from redray.worker.workers import Attempt
 
@@ -64,7 +65,14 @@ class HostedActor:
             caller = self.callers[worker] = Caller(0)
         return caller
 
-    def sendable(self, is_ready) -> list[Attempt]:  # type: ignore[no-untyped-def]
+    def come_alive(self) -> None:
+        """What waited in Redis has been handed over. Calls that came here by themselves meanwhile were made after, or lost by an
+        earlier life of the actor: only the numbers tell."""
+        self.alive = True
+        for caller in self.callers.values():
+            caller.line = deque(sorted(caller.line, key=lambda attempt: attempt.head.sequence))
+
+    def sendable(self, is_ready: Callable[[Attempt], bool]) -> list[Attempt]:
         """Take from each caller's line the calls that may start now."""
         calls = []
         for caller in self.callers.values():

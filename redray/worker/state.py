@@ -23,31 +23,16 @@ from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
 from redray.messages import Cancel, Done, Exit, Run
+from redray.resources import fits, take
 from redray.worker.policy import RunTimes
-from redray.worker.workers import Attempt, Ledger, Worker
+from redray.worker.recent import Recent
+from redray.worker.workers import Attempt, Ledger, Worker, split_started
 
 SLICE = 500
+STUCK_MS = 200  # claimed work that cannot be placed for so long goes back to the cluster
+RESTART_MS = 100  # after a worker that died before it was ready
 IDLE_MS = 1_000  # a worker beyond the CPU count may be idle for so long
 TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as running
-RECENT_BYTES = 16 << 20  # inline values that passed through this node lately
-
-
-class Recent:
-    """Inline values that this node has seen: an argument among them needs no round trip."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
-
-    def add(self, object: str, value: bytes) -> None:
-        if object not in self._values:
-            self._values[object] = value
-            self._bytes += len(value) + 100
-            while self._bytes > RECENT_BYTES:
-                self._bytes -= len(self._values.popitem(last=False)[1]) + 100
-
-    def get(self, object: str) -> bytes | None:
-        return self._values.get(object)
 
 
 class NodeState:
@@ -68,6 +53,8 @@ class NodeState:
         self._arrivals = 0
         self._finishes: list[tuple[Finish, list[bytes]]] = []
         self._cancelled: set[str] = set()
+        self._ended_jobs: OrderedDict[str, None] = OrderedDict()  # lately: work of theirs may still be on its way here
+        self._start_after_ms = 0
         self._want_claim = True
         self._asking = False
         self._now = 0
@@ -110,9 +97,11 @@ class NodeState:
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
         if self._finishes:
             finishes, self._finishes = self._finishes[:SLICE], self._finishes[SLICE:]
-            self.out.append(actions.RecordFinishes(finishes, self.ledger.free_text(), rooms, limit))
+            self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
+            # What ended left room. If it may not be offered now, it must be later: the cluster knows of an older, smaller offer.
+            self._want_claim = True
         elif limit:
-            self.out.append(actions.Claim(self.ledger.free_text(), rooms, limit))
+            self.out.append(actions.Claim(self.ledger.claimable_text(), rooms, limit))
         if limit:
             self._asking, self._want_claim = True, False
 
@@ -144,6 +133,8 @@ class NodeState:
     def _try_start(self, packed: bytes, head: specs.TaskHead) -> str:
         if self.contended or self.draining or self.backlog or head.kind != TASK or head.options.get("placement"):
             return "-"
+        if head.job in self._ended_jobs:
+            return "-"
         values = self.known_values(head)
         if values is None:
             return "-"
@@ -151,6 +142,8 @@ class NodeState:
         worker = self._worker_for(attempt)
         if worker is None:
             self.contended = True
+            if self.ledger.fits(head.demand) and not self._starting():
+                self._start_worker(head.job)  # it forks while the task makes its way through Redis
             return "-"
         self.attempts[head.task] = attempt
         running = not worker.sent
@@ -175,15 +168,30 @@ class NodeState:
         for number, packed, values, _located in event.items:
             attempt = Attempt(packed, specs.unpack_head(packed), number, values)
             self.attempts[attempt.task] = attempt
-            self.add_to_backlog(attempt)
+            if attempt.head.job in self._ended_jobs:
+                self._cancelled.add(attempt.task)
+            self.return_to_backlog(attempt)
         if event.items and event.backlog:
             self._want_claim = True
 
-    def add_to_backlog(self, attempt: Attempt) -> None:
+    def return_to_backlog(self, attempt: Attempt) -> None:
+        """It waits here for a worker, unless nobody wants it any more, or not here."""
+        if attempt.task in self._cancelled:
+            self.finish_without_value(attempt, Outcome.CANCELLED, "")
+            return
+        if self.draining:
+            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+            return
+        attempt.worker = ""
+        attempt.started_ms = self._now
         self._arrivals += 1
         insort(self.backlog, (-attempt.head.priority, -attempt.head.depth, self._arrivals, attempt))
 
     def _rung(self, _event: events.Rung) -> None:
+        self.ask_for_work()
+
+    def ask_for_work(self) -> None:
+        """At the end of the turn: there may be work, or more room than the cluster was told of."""
         self._want_claim = True
 
     # ---- placing -----------------------------------------------------------------------------------------------------------------
@@ -204,38 +212,61 @@ class NodeState:
             else:
                 self.send(worker, attempt)
         self.backlog = waiting
+        self._start_missing()
 
     def _worker_for(self, attempt: Attempt) -> Worker | None:
-        """An idle worker if the resources are free, else one that may have this run ahead; starts a worker when one is missing."""
+        """An idle worker if the resources are free, else one that may have this run ahead."""
         head = attempt.head
         best = None
-        fits = self.ledger.fits(head.demand)
+        is_free = self.ledger.fits(head.demand)
         ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function)
         for worker in self.workers.values():
             if not worker.ready or worker.leaving or worker.actor or worker.job not in ("", head.job):
                 continue
             if not worker.holds:
-                if fits:
+                if is_free:
                     self.ledger.occupy(worker, head.demand)
                     return worker
             elif worker.queue == attempt.queue and not worker.blocked and len(worker.sent) < ahead:
                 if best is None or len(worker.sent) < len(best.sent):
                     best = worker
-        if fits and best is None:
-            self._start_worker(head.job)
         return best
 
-    def _start_worker(self, job: str) -> None:
-        """One start at a time per missing worker: those on their way are counted as if they were idle."""
-        starting = sum(not worker.ready for worker in self.workers.values())
-        if starting >= max(1, len(self.backlog)):
-            return
-        if len(self.workers) >= self._most_workers:
-            other = next((w for w in self.workers.values() if w.ready and not w.holds and not w.actor and w.job != job), None)
+    def _start_missing(self) -> None:
+        """A worker for each task that has its resources and no process; those on their way are counted as if they were here."""
+        free = dict(self.ledger.free)
+        missing = -self._starting()
+        refused: set[str] = set()
+        for _, _, _, attempt in self.backlog:
+            if attempt.queue in refused:
+                continue
+            if not fits(attempt.head.demand, free):
+                refused.add(attempt.queue)
+                continue
+            take(attempt.head.demand, free)
+            missing += 1
+            if missing > 0 and not self._start_worker(attempt.head.job):
+                return
+
+    def _starting(self) -> int:
+        return sum(not worker.ready for worker in self.workers.values())
+
+    def _start_worker(self, job: str) -> bool:
+        if self._now < self._start_after_ms:
+            return False
+        if self._pool_size() < self._most_workers:
+            self.start_worker()
+            return True
+        if not any(worker.leaving for worker in self.workers.values()):
+            idle = (w for w in self.workers.values() if w.ready and not w.holds and not w.actor and w.job != job)
+            other = next(idle, None)
             if other is not None:
                 self.let_go(other, "another job needs its place")
-            return
-        self.start_worker()
+        return False
+
+    def _pool_size(self) -> int:
+        """Workers for tasks. An actor's process is its user's explicit wish, and bounded by what it holds."""
+        return sum(not worker.actor for worker in self.workers.values())
 
     def start_worker(self) -> None:
         id = self._new_worker_id()
@@ -254,7 +285,7 @@ class NodeState:
 
     def _capacity(self) -> tuple[int, dict[str, int]]:
         rooms: dict[str, int] = {}
-        unused = self._most_workers - len(self.workers)
+        unused = self._most_workers - self._pool_size()
         for worker in self.workers.values():
             if worker.holds and worker.sent and not worker.blocked and not worker.actor:
                 function = next(reversed(worker.sent.values())).head.function
@@ -279,6 +310,8 @@ class NodeState:
             self.actors.call_done(worker)
             return
         self._run_times.record(attempt.head.function, done.run_us)
+        self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended
+        self._interrupt_next(worker)
         if not worker.sent:
             self._next_or_idle(worker)
 
@@ -292,6 +325,7 @@ class NodeState:
                     return
                 break
         self.ledger.vacate(worker)
+        self._want_claim = True
         worker.last_idle_ms = self._now
 
     def _someone_first(self, at: int) -> bool:
@@ -315,9 +349,12 @@ class NodeState:
             outcome, detail = Outcome.CANCELLED, f"Task {attempt.task} ({attempt.head.name}) was cancelled."
         self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, [], detail=detail), [])
 
-    def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
+    def forget(self, attempt: Attempt) -> None:
         self.attempts.pop(attempt.task, None)
         self._cancelled.discard(attempt.task)
+
+    def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
+        self.forget(attempt)
         self._finishes.append((finish, values))
 
     # ---- workers -----------------------------------------------------------------------------------------------------------------
@@ -333,7 +370,9 @@ class NodeState:
         if worker is None:
             return
         self.ledger.vacate(worker)
-        self._want_claim = True
+        self.ask_for_work()
+        if not worker.ready:
+            self._start_after_ms = self._now + RESTART_MS
         if worker.actor:
             self.actors.worker_gone(worker, event.started, event.detail)
             return
@@ -342,14 +381,7 @@ class NodeState:
             text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
             self.finish_without_value(attempt, Outcome.CRASHED, text)
         for attempt in unstarted:
-            self._return_to_backlog(attempt)
-
-    def _return_to_backlog(self, attempt: Attempt) -> None:
-        if attempt.task in self._cancelled:
-            self.finish_without_value(attempt, Outcome.CANCELLED, "")
-        else:
-            attempt.worker = ""
-            self.add_to_backlog(attempt)
+            self.return_to_backlog(attempt)
 
     def _worker_blocked(self, event: events.WorkerBlocked) -> None:
         worker = self.workers.get(event.worker)
@@ -374,7 +406,7 @@ class NodeState:
         for task in tasks:
             attempt = worker.sent.pop(task, None)
             if attempt is not None:
-                self._return_to_backlog(attempt)
+                self.return_to_backlog(attempt)
 
     def let_go(self, worker: Worker, reason: str) -> None:
         worker.leaving = True
@@ -389,12 +421,19 @@ class NodeState:
         if not attempt.worker:
             self._drop_from_backlog(lambda waiting: waiting is attempt)
             self.finish_without_value(attempt, Outcome.CANCELLED, "")
+            self.actors.call_cancelled(attempt)
         elif attempt.head.kind == ACTOR_CALL:
             self.out.append(actions.Send(attempt.worker, Cancel(attempt.task)))
-        elif event.force:
+        elif event.force and attempt is next(iter(self.workers[attempt.worker].sent.values())):
             self.out.append(actions.Kill(attempt.worker))
         else:
-            self.out.append(actions.Interrupt(attempt.worker, attempt.task, attempt.attempt))
+            self._interrupt_next(self.workers[attempt.worker])
+
+    def _interrupt_next(self, worker: Worker) -> None:
+        """There is one place where a worker looks for the attempt to interrupt: the first in its line must stand there."""
+        attempt = next((attempt for attempt in worker.sent.values() if attempt.task in self._cancelled), None)
+        if attempt is not None:
+            self.out.append(actions.Interrupt(worker.id, attempt.task, attempt.attempt))
 
     def _drop_from_backlog(self, matches: Callable[[Attempt], bool]) -> list[Attempt]:
         dropped = [entry[3] for entry in self.backlog if matches(entry[3])]
@@ -402,6 +441,9 @@ class NodeState:
         return dropped
 
     def _job_ended(self, event: events.JobEnded) -> None:
+        self._ended_jobs[event.job] = None
+        if len(self._ended_jobs) > SLICE:
+            self._ended_jobs.popitem(last=False)
         for attempt in self._drop_from_backlog(lambda waiting: waiting.head.job == event.job):
             self._cancelled.add(attempt.task)
             self.finish_without_value(attempt, Outcome.CANCELLED, "")
@@ -415,7 +457,7 @@ class NodeState:
         """An actor's creation that was claimed and has not been sent."""
         dropped = self._drop_from_backlog(lambda waiting: waiting.task == actor)
         for attempt in dropped:
-            self.attempts.pop(attempt.task, None)
+            self.forget(attempt)
         return dropped[0] if dropped else None
 
     def _tick(self, _event: events.Tick) -> None:
@@ -430,16 +472,16 @@ class NodeState:
                 late.append(first.task)
         if late:
             self.out.append(actions.RecordRunning(late))
-        surplus = len(self.workers) - self._steady_workers
+        for attempt in self._drop_from_backlog(self._is_stuck):
+            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+        surplus = sum(not worker.actor and not worker.leaving for worker in self.workers.values()) - self._steady_workers
         for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:
             if self._now - worker.last_idle_ms > IDLE_MS:
                 self.let_go(worker, "idle")
 
-
-def split_started(worker: Worker, started: tuple[str, int] | None) -> tuple[list[Attempt], list[Attempt]]:
-    """A worker starts its runs in the order they were sent: what was sent up to the marked one has started, the rest has not."""
-    sent = list(worker.sent.values())
-    for at, attempt in enumerate(sent):
-        if started is not None and (attempt.task, attempt.attempt) == started:
-            return sent[: at + 1], sent[at + 1 :]
-    return [], sent
+    def _is_stuck(self, attempt: Attempt) -> bool:
+        """Something took the resources or the place it was claimed for: it may run elsewhere, and must not keep others from here."""
+        if self._now - attempt.started_ms <= STUCK_MS:
+            return False
+        full = self._pool_size() >= self._most_workers and not self._starting()
+        return full or not self.ledger.fits(attempt.head.demand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -154,8 +155,9 @@ class WorkerSession(Session):
 
     def _pump_channel(self, timeout: float | None) -> None:
         """A worker that has asked nobody anything needs no inbox, and no connection for it."""
-        import select
-
+        if self._channel.has_heard:
+            self._hear_channel(select.POLLIN)
+            return
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from redray.resources import Quantities, from_text, from_units, give, take, to_text
+from redray.resources import UNIT, Quantities, fits, from_text, from_units, give, take, to_text
 from redray.spec import TaskHead
 
 
@@ -29,9 +29,10 @@ class Attempt:
 
 
 class Worker:
-    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when it occupies none."""
+    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when it occupies none;
+    `lent` are the units of CPU that others may use while it is blocked."""
 
-    __slots__ = ("actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "queue", "ready", "sent")
+    __slots__ = ("actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "sent")
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -39,6 +40,7 @@ class Worker:
         self.ready = False
         self.leaving = False
         self.blocked = False
+        self.lent = 0
         self.actor = ""
         self.holds = ""
         self.queue = ""
@@ -53,68 +55,94 @@ class Ledger:
     def __init__(self, total: dict[str, float]) -> None:
         self.total: Quantities = from_text(to_text(total))
         self.free: Quantities = dict(self.total)
-        self._gpu_free = [10_000] * int(total.get("GPU", 0))
+        whole, rest = divmod(self.total.get("GPU", 0), UNIT)
+        self._gpu_free = [UNIT] * whole + [rest] * bool(rest)
 
     def fits(self, demand: str) -> bool:
-        free = self.free
-        return all(free.get(name, 0) >= units for name, units in from_text(demand).items())
+        return fits(demand, self.free) and self._choose_gpus(demand) is not None
 
     def could_ever_fit(self, demand: str) -> bool:
         return all(self.total.get(name, 0) >= units for name, units in from_text(demand).items())
 
     def occupy(self, worker: Worker, demand: str) -> None:
+        """The demand must fit."""
+        worker.gpus = self._choose_gpus(demand) or []
+        for number, units in worker.gpus:
+            self._gpu_free[number] -= units
         take(demand, self.free)
         worker.holds = demand
-        worker.gpus = self._take_gpus(from_text(demand).get("GPU", 0))
 
     def vacate(self, worker: Worker) -> None:
         if not worker.holds:
             return
+        self.unblock(worker)
         give(worker.holds, self.free)
-        if worker.blocked:
-            self._retake_cpu(worker)
         for number, units in worker.gpus:
             self._gpu_free[number] += units
         worker.gpus, worker.holds = [], ""
+
+    def exchange(self, worker: Worker, demand: str) -> None:
+        """Hold another demand from now on, on the same GPUs: the process may have opened them."""
+        if from_text(demand).get("GPU") != from_text(worker.holds).get("GPU"):
+            self.vacate(worker)
+            self.occupy(worker, demand)
+            return
+        self.unblock(worker)
+        give(worker.holds, self.free)
+        take(demand, self.free)
+        worker.holds = demand
 
     def block(self, worker: Worker) -> None:
         """A worker that waits in `get` gives its CPUs back, and keeps its GPUs."""
         if not worker.blocked:
             worker.blocked = True
-            self._add_cpu(worker, 1)
+            worker.lent = from_text(worker.holds).get("CPU", 0) if worker.holds else 0
+            self._add_cpu(worker.lent)
 
     def unblock(self, worker: Worker) -> None:
         """It retakes them at once: for a moment more may be in use than there are."""
-        if worker.blocked:
-            worker.blocked = False
-            self._add_cpu(worker, -1)
+        self._add_cpu(-worker.lent)
+        worker.blocked, worker.lent = False, 0
 
     def free_text(self) -> str:
-        return to_text({name: from_units(max(units, 0)) for name, units in self.free.items()})
+        return _text(self.free)
 
-    def _retake_cpu(self, worker: Worker) -> None:
-        self._add_cpu(worker, -1)
-        worker.blocked = False
+    def claimable_text(self) -> str:
+        """What Redis may hand out work for. Room for GPU is the untouched ones and the largest rest of another: halves of two GPUs
+        are not one."""
+        if not self._gpu_free:
+            return self.free_text()
+        whole = sum(units for units in self._gpu_free if units == UNIT)
+        rest = max((units for units in self._gpu_free if units < UNIT), default=0)
+        return _text({**self.free, "GPU": min(self.free.get("GPU", 0), whole + rest)})
 
-    def _add_cpu(self, worker: Worker, sign: int) -> None:
-        units = from_text(worker.holds).get("CPU", 0) if worker.holds else 0
+    def _add_cpu(self, units: int) -> None:
         if units:
-            self.free["CPU"] = self.free.get("CPU", 0) + sign * units
+            self.free["CPU"] = self.free.get("CPU", 0) + units
 
-    def _take_gpus(self, units: int) -> list[tuple[int, int]]:
-        """Whole GPUs from untouched ones; a fraction from the fullest that still has room, so that fractions share."""
-        taken = []
-        while units >= 10_000:
-            number = next((n for n, free in enumerate(self._gpu_free) if free == 10_000), None)
-            if number is None:
-                return taken
-            self._gpu_free[number] = 0
-            taken.append((number, 10_000))
-            units -= 10_000
-        if units:
-            candidates = [n for n, free in enumerate(self._gpu_free) if free >= units]
-            if candidates:
-                number = min(candidates, key=self._gpu_free.__getitem__)
-                self._gpu_free[number] -= units
-                taken.append((number, units))
-        return taken
+    def _choose_gpus(self, demand: str) -> list[tuple[int, int]] | None:
+        """Whole GPUs from untouched ones; a fraction from the fullest that still has room, so that fractions share. None: no room."""
+        whole, fraction = divmod(from_text(demand).get("GPU", 0), UNIT)
+        untouched = [number for number, free in enumerate(self._gpu_free) if free == UNIT]
+        if len(untouched) < whole:
+            return None
+        chosen = [(number, UNIT) for number in untouched[:whole]]
+        if fraction:
+            candidates = [n for n, free in enumerate(self._gpu_free) if free >= fraction and n not in untouched[:whole]]
+            if not candidates:
+                return None
+            chosen.append((min(candidates, key=self._gpu_free.__getitem__), fraction))
+        return chosen
+
+
+def split_started(worker: Worker, started: tuple[str, int] | None) -> tuple[list[Attempt], list[Attempt]]:
+    """A worker starts its runs in the order they were sent: what was sent up to the marked one has started, the rest has not."""
+    sent = list(worker.sent.values())
+    for at, attempt in enumerate(sent):
+        if started is not None and (attempt.task, attempt.attempt) == started:
+            return sent[: at + 1], sent[at + 1 :]
+    return [], sent
+
+
+def _text(units: Quantities) -> str:
+    return to_text({name: from_units(max(amount, 0)) for name, amount in units.items()})
