@@ -28,7 +28,7 @@ _ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def wait_until(predicate: Callable[[], Found], timeout: float = PATIENCE, what: str = "the condition") -> Found:
-    """Return the first truthy answer of `predicate`, or fail saying `what` did not come true within `timeout` seconds."""
+    """Return the first truthy answer of `predicate`; fail, naming `what`, when none comes within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         answer = predicate()
@@ -51,6 +51,15 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def schedulable(resources: dict[str, float]) -> dict[str, float]:
+    """What tasks hold and give back; memory follows the garbage collector, so it is no test's own business."""
+    return {
+        name: amount
+        for name, amount in resources.items()
+        if name not in ("memory", "object_store_memory") and not name.startswith("node:")
+    }
 
 
 class Signal:
@@ -111,7 +120,7 @@ class Driver:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                cwd=folder,
+                cwd=REPOSITORY,  # its workers look there, too
             )
 
     @property

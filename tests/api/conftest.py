@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import redray as ray
-from tests.helpers import Journal, Signal, wait_until
+from tests.helpers import Journal, Signal, schedulable, wait_until
 
 CLUSTER_OPTIONS: dict[str, Any] = {
     "address": "local",
@@ -48,15 +48,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed:
         item.stash[_failed] = True
     return report
-
-
-def schedulable(resources: dict[str, float]) -> dict[str, float]:
-    """What tasks hold and give back; memory follows the garbage collector, so it is no test's own business."""
-    return {
-        name: amount
-        for name, amount in resources.items()
-        if name not in ("memory", "object_store_memory") and not name.startswith("node:")
-    }
 
 
 def all_is_free() -> bool:

@@ -10,8 +10,7 @@ import pytest
 
 import redray as ray
 from redray.exceptions import ActorDiedError, PendingCallsLimitExceeded, RayActorError
-from tests.api.conftest import schedulable
-from tests.helpers import PATIENCE, Journal, Signal, wait_until
+from tests.helpers import PATIENCE, Journal, Signal, schedulable, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -74,21 +74,24 @@ def number_after(word: str, text: str) -> int:
     return int(found.group(1))
 
 
-def test_070_an_actor_ends_with_its_driver(start_driver: Start) -> None:
-    for end in ("raise SystemExit(0)", "GO.wait()"):
-        driver = start_driver(f"""
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_070_an_actor_ends_with_its_driver(end: str, start_driver: Start, signal: Signal) -> None:
+    driver = start_driver("""
         ray.init(ADDRESS)
-        actor = Actor.options(name="private", namespace="{end}").remote()
+        actor = Actor.options(name="private", namespace="observed").remote()
         print("actor", ray.get(actor.pid.remote()), "is up", flush=True)
-        {end}
+        GO.wait()
         """)
-        pid = number_after("actor", driver.wait_for_output("is up"))
-        if end == "GO.wait()":
-            assert is_alive(pid)
-            driver.kill()
-        wait_until(lambda: not is_alive(pid), what="the actor of the ended driver to end")
-        with pytest.raises(ValueError):
-            ray.get_actor("private", namespace=end)
+    pid = number_after("actor", driver.wait_for_output("is up"))
+    assert is_alive(pid)
+    if end == "exit":
+        signal.set()
+        driver.finish()
+    else:
+        driver.kill()
+    wait_until(lambda: not is_alive(pid), what="the actor of the ended driver to end")
+    with pytest.raises(ValueError, match="private"):
+        ray.get_actor("private", namespace="observed")
 
 
 def test_070_the_work_of_a_killed_driver_is_cancelled(start_driver: Start, journal: Journal) -> None:
@@ -276,11 +279,13 @@ def test_097_workers_import_what_lies_beside_the_script(start_driver: Start, tmp
         def by_import():
             from beside_the_script import answer
             return answer()
-        print("answers", *ray.get([by_reference.remote(), by_import.remote(), ray.remote(beside_the_script.answer).remote()]))
+        as_it_is = ray.remote(beside_the_script.answer)
+        print("answers", *ray.get([by_reference.remote(), by_import.remote(), as_it_is.remote()]))
         """)
     assert "answers 42 42 42" in driver.finish()
 
 
+@pytest.mark.differs_from_ray("Ray hands on the script's folder and the working directory only")
 def test_097_workers_import_from_the_drivers_sys_path(start_driver: Start, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "found_by_path.py").write_text("ANSWER = 43\n")

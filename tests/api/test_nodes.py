@@ -113,7 +113,9 @@ def test_089_cluster_resources_are_the_sum_of_the_nodes() -> None:
 
 
 def test_085_a_custom_resource_chooses_the_node() -> None:
-    by_name = {name: node["NodeID"] for node in alive_nodes() for name in node["Resources"] if name in ("left", "right")}
+    by_name = {
+        name: node["NodeID"] for node in alive_nodes() for name in node["Resources"] if name in ("left", "right")
+    }
     for name in ("left", "right", "left"):
         assert ray.get(node_id.options(resources={name: 1}).remote()) == by_name[name]
         actor = Actor.options(resources={name: 1}).remote()

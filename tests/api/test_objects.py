@@ -48,7 +48,7 @@ def test_025_get_of_nothing_is_nothing() -> None:
     assert ray.get([]) == []
 
 
-@pytest.mark.parametrize("make", [tuple, set, iter, lambda refs: {ref: 1 for ref in refs}, dict.fromkeys])
+@pytest.mark.parametrize("make", [tuple, set, iter, dict.fromkeys])
 def test_025_get_of_another_iterable_is_a_value_error(make: Any) -> None:
     refs = [ray.put(1), ray.put(2)]
     with pytest.raises(ValueError, match="list"):
@@ -100,7 +100,9 @@ def test_027_a_timeout_ends_the_wait(signal: Signal) -> None:
     assert ray.get([ready, ref], timeout=60) == ["ready", None]
 
 
-@pytest.mark.parametrize("value", [None, 0, "", "text", b"\x00", {"a": [1, (2, 3)]}, {1, 2}, 10**400, float("inf"), int])
+@pytest.mark.parametrize(
+    "value", [None, 0, "", "text", b"\x00", {"a": [1, (2, 3)]}, {1, 2}, 10**400, float("inf"), int]
+)
 def test_029_put_and_get_give_back_what_was_put(value: object) -> None:
     again = ray.get(ray.put(value))
     assert again == value and type(again) is type(value)
@@ -333,7 +335,7 @@ def test_036_arrays_of_every_kind_survive(dtype: str) -> None:
 def test_036_arrays_that_are_not_plain_buffers_survive() -> None:
     base = np.arange(90_000).reshape(300, 300)
     values = [base.T, base[::2, ::3], np.asfortranarray(base), np.array([{"a": 1}, None], dtype=object), np.array(7)]
-    for original, again in zip(values, ray.get(ray.put(values))):
+    for original, again in zip(values, ray.get(ray.put(values)), strict=True):
         np.testing.assert_array_equal(again, original)
 
 

