@@ -116,7 +116,8 @@ class Cluster:
         self.keys = keys or Keys()
         self.numbers: dict[str, int] = {}
         self.routes: dict[str, str] = {}
-        self.last: list[Argument] = []  # the script, keys and arguments of the latest call: to send it twice
+        self.last_sent: tuple[str, list[str], list[Argument]] = ("", [], [])
+        self.audited = True  # a test that writes nonsense on purpose says so
 
     # ---- calls -----------------------------------------------------------------------------------------------------
     def run(self, command: Command) -> Any:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from redray.gcs.audit import audit
 from redray.gcs.client import Connection
 from redray.gcs.scripts import Scripts
 from tests.lua.builders import DRIVER, NODE, NODE2, Cluster
 
 
 @pytest.fixture
-def bare(redis: Connection, scripts: Scripts) -> Cluster:
-    """Nobody is there yet."""
-    return Cluster(redis, scripts)
+def bare(redis: Connection, scripts: Scripts) -> Iterator[Cluster]:
+    """Nobody is there yet. At the end of the test everything must add up."""
+    cluster = Cluster(redis, scripts)
+    yield cluster
+    if cluster.audited:
+        assert audit(redis, cluster.keys) == []
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ RECORD = actors.ActorRecord("name", "space", "A", 0, 0, 0)
 
 # One call of every numbered script, by the process that makes it.
 NUMBERED: dict[str, tuple[str, Command]] = {
-    "task_submit": (DRIVER, tasks.submit("-", [packed(T)])),
+    "task_submit": (DRIVER, tasks.submit("-", [packed(task_id(30))])),
     "task_claim": (NODE, tasks.claim("CPU:1", {}, 5)),
     "task_finish": (NODE, tasks.finish("CPU:1", {}, 5, [finish(T)])),
     "task_running": (NODE, tasks.running([T])),
@@ -48,7 +48,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "object_hold": (DRIVER, objects.hold([returned(T)])),
     "object_release": (DRIVER, objects.release([returned(T)])),
     "object_located": (NODE, objects.located(True, [returned(T)])),
-    "actor_create": (DRIVER, actors.create(creation(A), RECORD, b"methods")),
+    "actor_create": (DRIVER, actors.create(creation(task_id(31)), RECORD, b"methods")),
     "actor_started": (NODE, actors.started(A, 1, WORKER)),
     "actor_died": (NODE, actors.died(A, 1, False, "boom")),
     "actor_kill": (DRIVER, actors.kill(A, True, "killed")),
