@@ -64,9 +64,8 @@ function does.job(id)
     local creating = redis.call('HGET', keys.task(actor), fields.node)
     bury(actor, 'The job that created the actor has ended: its owner has died or left.')
     redis.call('SREM', keys.job_actors(id), actor)
-    for _, host in ipairs({node or '', creating or ''}) do
-      if host ~= '' then post(host, words.MESSAGE_KILL, actor, 'its job has ended') end
-    end
+    local host = node and node ~= '' and node or creating
+    if host and host ~= '' then post(host, words.MESSAGE_KILL, actor, 'its job has ended') end
   end
   if #actors == 50 then return again('job', id) end
   local tasks = redis.call('SRANDMEMBER', keys.job_tasks(id), limits.SLICE)

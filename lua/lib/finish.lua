@@ -80,7 +80,10 @@ local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] 
 local function send_back(task, key, record, head, spec, node, finish)
   redis.call('SREM', keys.node_tasks(node), task)
   if finish[3] ~= words.HANDED_BACK then next_attempt(key, tonumber(record[7])) end
-  if head[2] == 2 then return_call(task, key, head, spec, record[4], finish[7]) else queue_again(task, key, head) end
+  if head[2] == 2 then return return_call(task, key, head, spec, record[4], finish[7]) end
+  queue_again(task, key, head)
+  -- An actor whose last handle went while a node had its creation.
+  if head[2] == 1 and redis.call('HGET', keys.actor(task), fields.refs) == '0' then redis.call('RPUSH', keys.chores, 'actor:' .. task) end
 end
 
 -- finish = {task, attempt, outcome, returns, borrower, kept, detail}; false when the attempt is not this node's (any more).

@@ -53,7 +53,7 @@ local function lose_copy(id, node)
     return
   end
   redis.call('HDEL', key, fields.at, fields.size)
-  if recompute(key, string.sub(id, 1, 24)) then return end
+  if not is_put(id) and recompute(key, string.sub(id, 1, 24)) then return end
   local text = 'Object ' .. id .. ' is lost: the only node that had it has died or dropped it, and it cannot be computed again.'
   local packed = system_error('ObjectLostError', text)
   local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST

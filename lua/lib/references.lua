@@ -38,7 +38,7 @@ local function free_object(id, key, record, doomed)
     for inner in string.gmatch(contains, '%S+') do doomed[#doomed + 1] = inner end
   end
   local task_key = keys.task(string.sub(id, 1, 24))
-  if not alive and key ~= task_key then alive = redis.call('HGET', task_key, fields.alive) end
+  if not alive and key ~= task_key and not is_put(id) then alive = redis.call('HGET', task_key, fields.alive) end
   if alive then
     -- One of several return values: the task's record stays until the last of them goes.
     if redis.call('HINCRBY', task_key, fields.alive, -1) > 0 then

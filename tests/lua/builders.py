@@ -212,7 +212,7 @@ class Cluster:
     def kill_actor(self, actor: str, by: str = DRIVER, final: bool = True) -> Any:
         return text(self.call(by, actors.kill(actor, final, "killed")))
 
-    def chores(self, now: int = NOW, most: int = 100) -> None:
+    def chores(self, now: int = NOW, most: int = 10_000) -> None:
         for _ in range(most):
             if self.run(nodes.do_chore(self.keys, now))[0] == b"DONE":
                 return
