@@ -37,7 +37,7 @@ class ActorTable:
         if done.outcome != Outcome.VALUE:
             actor.final, actor.cause = True, done.detail
             self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, True, done.detail))
-            self._forget(actor, worker)
+            self._forget(actor)
             self._node.out.append(actions.Kill(worker.id))
             return
         self._node.ledger.exchange(worker, str(creation.head.options.get("demand_held", "-")))
@@ -68,8 +68,9 @@ class ActorTable:
             return
         if actor.id in worker.sent and started != (actor.id, actor.attempt) and not actor.cause:
             # Its constructor never began: another worker may take it, and no restart is used up.
-            del self.hosted[actor.id]
-            self._node.return_to_backlog(worker.sent.pop(actor.id))
+            creation = worker.sent.pop(actor.id)
+            self._forget(actor)
+            self._node.return_to_backlog(creation)
             return
         cause = actor.cause or f"The actor died unexpectedly: its worker process has died. {detail}"
         self._node.forget(actor.creation)
@@ -78,12 +79,14 @@ class ActorTable:
         began, unstarted = split_started(worker, started) if actor.ordered else (list(worker.sent.values()), [])
         for attempt in began:
             self._node.finish_without_value(attempt, Outcome.CRASHED, cause)
-        self._forget(actor, worker, unstarted, cause)
+        for attempt in unstarted:
+            self._node.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
+        self._forget(actor, cause)
 
-    def _forget(self, actor: HostedActor, worker: Worker, unstarted: list[Attempt] | None = None, cause: str = "") -> None:
-        """Hand back what never started: Redis orders it by its callers' numbers."""
+    def _forget(self, actor: HostedActor, cause: str = "") -> None:
+        """Hand back what was not sent: Redis orders it by its callers' numbers."""
         del self.hosted[actor.id]
-        for attempt in (unstarted or []) + [attempt for attempt in actor.drain() if self._is_wanted(attempt)]:
+        for attempt in filter(self._is_wanted, actor.drain()):
             self._missing.pop(attempt.task, None)
             self._node.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
 
@@ -140,7 +143,7 @@ class ActorTable:
     def call_received(self, event: events.CallReceived) -> None:
         head = specs.unpack_head(event.spec)
         actor = self.hosted.get(head.actor)
-        item = (event.attempt, event.spec, {}, [])
+        item: Item = (event.attempt, event.spec, {}, [])
         if actor is None:
             self._node.finish_without_value(Attempt(event.spec, head, event.attempt, {}), Outcome.HANDED_BACK, "The actor is gone.")
             return

@@ -66,8 +66,8 @@ class HostedActor:
         return caller
 
     def come_alive(self) -> None:
-        """What waited in Redis has been handed over. Calls that came here by themselves meanwhile were made after, or lost by an
-        earlier life of the actor: only the numbers tell."""
+        """What waited in Redis has been handed over. A call that came here by itself meanwhile was made later, or came too
+        late for an earlier life of the actor: only the numbers tell."""
         self.alive = True
         for caller in self.callers.values():
             caller.line = deque(sorted(caller.line, key=lambda attempt: attempt.head.sequence))

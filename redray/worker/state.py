@@ -24,6 +24,7 @@ from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
 from redray.messages import Cancel, Done, Exit, Run
 from redray.resources import fits, take
+from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.recent import Recent
 from redray.worker.workers import Attempt, Ledger, Worker, split_started
@@ -52,7 +53,7 @@ class NodeState:
         self._steady_workers = max(1, int(resources.get("CPU", 1)))
         self._arrivals = 0
         self._finishes: list[tuple[Finish, list[bytes]]] = []
-        self._cancelled: set[str] = set()
+        self.cancelled: set[str] = set()
         self._ended_jobs: OrderedDict[str, None] = OrderedDict()  # lately: work of theirs may still be on its way here
         self._start_after_ms = 0
         self._want_claim = True
@@ -98,7 +99,7 @@ class NodeState:
         if self._finishes:
             finishes, self._finishes = self._finishes[:SLICE], self._finishes[SLICE:]
             self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
-            # What ended left room. If it may not be offered now, it must be later: the cluster knows of an older, smaller offer.
+            # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer only.
             self._want_claim = True
         elif limit:
             self.out.append(actions.Claim(self.ledger.claimable_text(), rooms, limit))
@@ -110,6 +111,10 @@ class NodeState:
         self.draining = True
         for attempt in self._drop_from_backlog(lambda waiting: True):
             self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+
+    def validate(self) -> None:
+        """Raises AssertionError if the books do not balance. For tests, after each event."""
+        check(self)
 
     def has_more_to_settle(self) -> bool:
         return bool(self._finishes)
@@ -169,14 +174,14 @@ class NodeState:
             attempt = Attempt(packed, specs.unpack_head(packed), number, values)
             self.attempts[attempt.task] = attempt
             if attempt.head.job in self._ended_jobs:
-                self._cancelled.add(attempt.task)
+                self.cancelled.add(attempt.task)
             self.return_to_backlog(attempt)
         if event.items and event.backlog:
             self._want_claim = True
 
     def return_to_backlog(self, attempt: Attempt) -> None:
         """It waits here for a worker, unless nobody wants it any more, or not here."""
-        if attempt.task in self._cancelled:
+        if attempt.task in self.cancelled:
             self.finish_without_value(attempt, Outcome.CANCELLED, "")
             return
         if self.draining:
@@ -233,14 +238,14 @@ class NodeState:
         return best
 
     def _start_missing(self) -> None:
-        """A worker for each task that has its resources and no process; those on their way are counted as if they were here."""
+        """A worker for each task that has its resources and no process; those on their way count as if they were here."""
         free = dict(self.ledger.free)
         missing = -self._starting()
         refused: set[str] = set()
         for _, _, _, attempt in self.backlog:
             if attempt.queue in refused:
                 continue
-            if not fits(attempt.head.demand, free):
+            if not fits(attempt.head.demand, free) or not self.ledger.fits(attempt.head.demand):
                 refused.add(attempt.queue)
                 continue
             take(attempt.head.demand, free)
@@ -341,17 +346,17 @@ class NodeState:
                 if done.outcome == Outcome.VALUE:
                     self.recent.add(f"{attempt.task}{index:08x}", returned.inline)
             returns.append((returned.inline is not None, returned.size, returned.contains))
-        outcome = Outcome.CANCELLED if attempt.task in self._cancelled and done.outcome != Outcome.VALUE else done.outcome
+        outcome = Outcome.CANCELLED if attempt.task in self.cancelled and done.outcome != Outcome.VALUE else done.outcome
         self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, returns, attempt.worker, done.keeps, done.detail), values)
 
     def finish_without_value(self, attempt: Attempt, outcome: str, detail: str) -> None:
-        if attempt.task in self._cancelled:
+        if attempt.task in self.cancelled:
             outcome, detail = Outcome.CANCELLED, f"Task {attempt.task} ({attempt.head.name}) was cancelled."
         self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, [], detail=detail), [])
 
     def forget(self, attempt: Attempt) -> None:
         self.attempts.pop(attempt.task, None)
-        self._cancelled.discard(attempt.task)
+        self.cancelled.discard(attempt.task)
 
     def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
         self.forget(attempt)
@@ -417,7 +422,7 @@ class NodeState:
         attempt = self.attempts.get(event.task)
         if attempt is None:
             return
-        self._cancelled.add(event.task)
+        self.cancelled.add(event.task)
         if not attempt.worker:
             self._drop_from_backlog(lambda waiting: waiting is attempt)
             self.finish_without_value(attempt, Outcome.CANCELLED, "")
@@ -430,8 +435,8 @@ class NodeState:
             self._interrupt_next(self.workers[attempt.worker])
 
     def _interrupt_next(self, worker: Worker) -> None:
-        """There is one place where a worker looks for the attempt to interrupt: the first in its line must stand there."""
-        attempt = next((attempt for attempt in worker.sent.values() if attempt.task in self._cancelled), None)
+        """A worker looks in one place for the attempt to interrupt: the first in its line must stand there."""
+        attempt = next((attempt for attempt in worker.sent.values() if attempt.task in self.cancelled), None)
         if attempt is not None:
             self.out.append(actions.Interrupt(worker.id, attempt.task, attempt.attempt))
 
@@ -445,11 +450,11 @@ class NodeState:
         if len(self._ended_jobs) > SLICE:
             self._ended_jobs.popitem(last=False)
         for attempt in self._drop_from_backlog(lambda waiting: waiting.head.job == event.job):
-            self._cancelled.add(attempt.task)
+            self.cancelled.add(attempt.task)
             self.finish_without_value(attempt, Outcome.CANCELLED, "")
         for worker in list(self.workers.values()):
             if worker.job == event.job:
-                self._cancelled.update(worker.sent)
+                self.cancelled.update(worker.sent)
                 worker.leaving = True
                 self.out.append(actions.Kill(worker.id))
 
@@ -474,13 +479,14 @@ class NodeState:
             self.out.append(actions.RecordRunning(late))
         for attempt in self._drop_from_backlog(self._is_stuck):
             self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
-        surplus = sum(not worker.actor and not worker.leaving for worker in self.workers.values()) - self._steady_workers
+        staying = sum(not worker.actor and not worker.leaving for worker in self.workers.values())
+        surplus = staying - self._steady_workers
         for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:
             if self._now - worker.last_idle_ms > IDLE_MS:
                 self.let_go(worker, "idle")
 
     def _is_stuck(self, attempt: Attempt) -> bool:
-        """Something took the resources or the place it was claimed for: it may run elsewhere, and must not keep others from here."""
+        """Something took the resources it was claimed for: it may run elsewhere, and must not keep others from here."""
         if self._now - attempt.started_ms <= STUCK_MS:
             return False
         full = self._pool_size() >= self._most_workers and not self._starting()

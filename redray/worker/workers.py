@@ -29,10 +29,12 @@ class Attempt:
 
 
 class Worker:
-    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when it occupies none;
+    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when none;
     `lent` are the units of CPU that others may use while it is blocked."""
 
-    __slots__ = ("actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "sent")
+    __slots__ = (
+        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "sent",
+    )  # fmt: skip
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -56,7 +58,7 @@ class Ledger:
         self.total: Quantities = from_text(to_text(total))
         self.free: Quantities = dict(self.total)
         whole, rest = divmod(self.total.get("GPU", 0), UNIT)
-        self._gpu_free = [UNIT] * whole + [rest] * bool(rest)
+        self.gpus_free = [UNIT] * whole + [rest] * bool(rest)
 
     def fits(self, demand: str) -> bool:
         return fits(demand, self.free) and self._choose_gpus(demand) is not None
@@ -68,7 +70,7 @@ class Ledger:
         """The demand must fit."""
         worker.gpus = self._choose_gpus(demand) or []
         for number, units in worker.gpus:
-            self._gpu_free[number] -= units
+            self.gpus_free[number] -= units
         take(demand, self.free)
         worker.holds = demand
 
@@ -78,7 +80,7 @@ class Ledger:
         self.unblock(worker)
         give(worker.holds, self.free)
         for number, units in worker.gpus:
-            self._gpu_free[number] += units
+            self.gpus_free[number] += units
         worker.gpus, worker.holds = [], ""
 
     def exchange(self, worker: Worker, demand: str) -> None:
@@ -108,12 +110,12 @@ class Ledger:
         return _text(self.free)
 
     def claimable_text(self) -> str:
-        """What Redis may hand out work for. Room for GPU is the untouched ones and the largest rest of another: halves of two GPUs
-        are not one."""
-        if not self._gpu_free:
+        """What Redis may hand out work for. Of GPUs, the untouched ones and the largest rest of another: two halves of
+        two GPUs are not one."""
+        if not self.gpus_free:
             return self.free_text()
-        whole = sum(units for units in self._gpu_free if units == UNIT)
-        rest = max((units for units in self._gpu_free if units < UNIT), default=0)
+        whole = sum(units for units in self.gpus_free if units == UNIT)
+        rest = max((units for units in self.gpus_free if units < UNIT), default=0)
         return _text({**self.free, "GPU": min(self.free.get("GPU", 0), whole + rest)})
 
     def _add_cpu(self, units: int) -> None:
@@ -121,17 +123,17 @@ class Ledger:
             self.free["CPU"] = self.free.get("CPU", 0) + units
 
     def _choose_gpus(self, demand: str) -> list[tuple[int, int]] | None:
-        """Whole GPUs from untouched ones; a fraction from the fullest that still has room, so that fractions share. None: no room."""
+        """Whole GPUs from untouched ones; a fraction from the fullest with room, so that fractions share. None: no room."""
         whole, fraction = divmod(from_text(demand).get("GPU", 0), UNIT)
-        untouched = [number for number, free in enumerate(self._gpu_free) if free == UNIT]
+        untouched = [number for number, free in enumerate(self.gpus_free) if free == UNIT]
         if len(untouched) < whole:
             return None
         chosen = [(number, UNIT) for number in untouched[:whole]]
         if fraction:
-            candidates = [n for n, free in enumerate(self._gpu_free) if free >= fraction and n not in untouched[:whole]]
+            candidates = [n for n, free in enumerate(self.gpus_free) if free >= fraction and n not in untouched[:whole]]
             if not candidates:
                 return None
-            chosen.append((min(candidates, key=self._gpu_free.__getitem__), fraction))
+            chosen.append((min(candidates, key=self.gpus_free.__getitem__), fraction))
         return chosen
 
 

@@ -1,0 +1,91 @@
+"""What must be true of a node's books after every event. Pure; tests ask for it, nothing else does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from redray.resources import from_text, give
+from redray.spec import ACTOR_CALL
+
+if TYPE_CHECKING:
+    from redray.worker.state import NodeState
+    from redray.worker.workers import Ledger, Worker
+
+
+def check(node: NodeState) -> None:
+    """Raises AssertionError with a sentence that names what is wrong."""
+    for worker in node.workers.values():
+        _check_worker(node, worker)
+    _check_ledger(node.ledger, list(node.workers.values()))
+    _check_places(node)
+    _check_actors(node)
+
+
+def _check_worker(node: NodeState, worker: Worker) -> None:
+    who = f"Worker {worker.id}"
+    assert worker.sent or worker.actor or not worker.holds, f"{who} holds {worker.holds} for nothing."
+    assert worker.holds or not worker.sent, f"{who} was sent {list(worker.sent)} and holds nothing."
+    assert worker.ready or not worker.holds, f"{who} was given work before it was ready."
+    assert worker.blocked or not worker.lent, f"{who} lends CPUs and is not blocked."
+    for attempt in worker.sent.values():
+        assert attempt.worker == worker.id, f"{who} was sent {attempt.task}, which says {attempt.worker or 'nowhere'}."
+        assert attempt.head.job == worker.job, f"{who} was sent {attempt.task} of another job."
+        if not worker.actor:
+            assert attempt.head.demand == worker.holds, f"{who} holds {worker.holds}, not what {attempt.task} needs."
+        else:
+            assert worker.actor in (attempt.task, attempt.head.actor), f"{who} was sent {attempt.task}: not its actor."
+    if worker.actor in node.actors.hosted:
+        assert node.actors.hosted[worker.actor].worker == worker.id, f"{who} hosts {worker.actor}, which is elsewhere."
+
+
+def _check_ledger(ledger: Ledger, workers: list[Worker]) -> None:
+    """Held and free make the total, of each resource and of each GPU."""
+    sums = dict(ledger.free)
+    for worker in workers:
+        if worker.holds:
+            give(worker.holds, sums)
+        sums["CPU"] = sums.get("CPU", 0) - worker.lent
+    assert {k: v for k, v in sums.items() if v} == {k: v for k, v in ledger.total.items() if v}, (
+        f"Held and free are {sums}, the node has {ledger.total}."
+    )
+    gpus = Counter(dict(enumerate(ledger.gpus_free)))
+    for worker in workers:
+        wanted = from_text(worker.holds).get("GPU", 0) if worker.holds else 0
+        got = sum(units for _, units in worker.gpus)
+        assert got == wanted, f"Worker {worker.id} holds {worker.holds} on {worker.gpus}."
+        for number, units in worker.gpus:
+            gpus[number] += units
+    assert sum(gpus.values()) == ledger.total.get("GPU", 0), f"Units of GPU went astray: {dict(gpus)}."
+    assert all(0 <= units <= 10_000 for units in gpus.values()), f"A GPU was given out twice: {dict(gpus)}."
+
+
+def _check_places(node: NodeState) -> None:
+    """Every attempt is in exactly one place."""
+    places = Counter(entry[3].task for entry in node.backlog)
+    found = {entry[3].task: entry[3] for entry in node.backlog}
+    for worker in node.workers.values():
+        places.update(list(worker.sent))
+        found.update(worker.sent)
+    for actor in node.actors.hosted.values():
+        for caller in actor.callers.values():
+            for attempt in (*caller.line, *caller.early.values()):
+                if node.attempts.get(attempt.task) is attempt:  # a cancelled one stays in line until its turn comes
+                    places[attempt.task] += 1
+                    found[attempt.task] = attempt
+    twice = [task for task, count in places.items() if count > 1]
+    assert not twice, f"In more than one place: {twice}."
+    assert set(places) == set(node.attempts), f"In no place, or unknown: {set(places) ^ set(node.attempts)}."
+    assert all(found[task] is attempt for task, attempt in node.attempts.items()), "Another attempt of the same task."
+    for entry in node.backlog:
+        assert not entry[3].worker, f"{entry[3].task} waits, and says it is at worker {entry[3].worker}."
+        assert entry[3].head.kind != ACTOR_CALL, f"The actor's call {entry[3].task} waits among the tasks."
+    assert node.cancelled <= set(node.attempts), f"Cancelled and long gone: {node.cancelled - set(node.attempts)}."
+
+
+def _check_actors(node: NodeState) -> None:
+    for id, actor in node.actors.hosted.items():
+        worker = node.workers.get(actor.worker)
+        assert worker is not None, f"Actor {id} lives in worker {actor.worker}, which is gone."
+        assert worker.actor == id, f"Actor {id} lives in a worker of {worker.actor or 'nobody'}."
+        assert actor.alive or set(worker.sent) <= {id}, f"Actor {id} was called before it was ready."

@@ -1,0 +1,207 @@
+"""A local scheduler on a bench: events go in by short names, actions come out, the books are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from redray import spec as specs
+from redray.gcs.schema import Outcome
+from redray.messages import Done, Returned
+from redray.worker import actions, events
+from redray.worker.state import NodeState
+from redray.worker.workers import Attempt, Worker
+
+JOB = "00000000000000j1"
+DRIVER = "aaaaaaaaaaaaaaaa"
+OTHER = "bbbbbbbbbbbbbbbb"
+Kind = TypeVar("Kind")
+
+
+def task_id(number: int, maker: str = DRIVER) -> str:
+    return f"{maker}{number:08x}"
+
+
+def result_of(task: str) -> str:
+    return task + "00000000"
+
+
+def task(
+    number: int,
+    *,
+    demand: str = "CPU:1",
+    job: str = JOB,
+    needs: Sequence[str] = (),
+    depth: int = 0,
+    priority: int = 0,
+    function: str = "f",
+    maker: str = DRIVER,
+    returns: int = 1,
+    options: dict[str, Any] | None = None,
+) -> bytes:
+    head = specs.TaskHead(
+        task_id(number, maker), specs.TASK, job, function, demand, returns, 3, list(needs), [], depth, priority, "", function,
+        options=options or {},
+    )  # fmt: skip
+    return specs.pack(head, b"payload")
+
+
+def creation(number: int, *, demand: str = "CPU:1", held: str = "-", job: str = JOB, **options: Any) -> bytes:
+    id = task_id(number)
+    head = specs.TaskHead(
+        id,
+        specs.ACTOR_CREATION,
+        job,
+        "Actor",
+        demand,
+        0,
+        0,
+        [],
+        [],
+        0,
+        0,
+        "",
+        "A",
+        id,
+        options={"demand_held": held, **options},
+    )
+    return specs.pack(head, b"payload")
+
+
+def call(
+    number: int, sequence: int, actor: int = 1, *, needs: Sequence[str] = (), maker: str = DRIVER, job: str = JOB
+) -> bytes:
+    head = specs.TaskHead(
+        task_id(number, maker),
+        specs.ACTOR_CALL,
+        job,
+        "m",
+        "-",
+        1,
+        0,
+        list(needs),
+        [],
+        0,
+        0,
+        "",
+        "m",
+        task_id(actor),
+        sequence,
+    )
+    return specs.pack(head, b"payload")
+
+
+class Bench:
+    def __init__(self, cpus: float = 2, most: int = 64, **resources: float) -> None:
+        self.started = 0
+        self.state = NodeState({"CPU": cpus, **resources}, self._new_id, most)
+        self.now = 1_000
+        self.log: list[actions.Action] = []
+
+    @classmethod
+    def with_workers(cls, cpus: int) -> Bench:
+        """As many workers as CPUs, ready and idle; the cluster has just said that it has no work."""
+        bench = cls(cpus)
+        bench.workers(cpus)
+        bench.settle()
+        bench.receive()
+        return bench
+
+    def _new_id(self) -> str:
+        self.started += 1
+        return f"{self.started:016x}"
+
+    def handle(self, event: events.Event) -> Any:
+        answer = self.state.handle(event, self.now)
+        self.state.validate()
+        return answer
+
+    def settle(self) -> list[actions.Action]:
+        """Ends the turn; returns what it wants done since the last one, and remembers it in `log`."""
+        self.state.settle()
+        self.state.validate()
+        out = self.state.take_actions()
+        self.log += out
+        return out
+
+    def tick(self, later_ms: int = 100) -> list[actions.Action]:
+        self.now += later_ms
+        self.handle(events.Tick())
+        return self.settle()
+
+    # ---- events --------------------------------------------------------------------------------------------------
+    def workers(self, count: int) -> list[str]:
+        """Workers that are ready."""
+        ids = []
+        for _ in range(count):
+            self.state.start_worker()
+            ids.append(f"{self.started:016x}")
+            self.handle(events.WorkerReady(ids[-1]))
+        self.state.take_actions()
+        return ids
+
+    def ready(self) -> None:
+        """Every worker that was started says so."""
+        for id, worker in list(self.state.workers.items()):
+            if not worker.ready:
+                self.handle(events.WorkerReady(id))
+
+    def submit(self, *packed: bytes, maker: str = DRIVER) -> str:
+        return str(self.handle(events.Submitted(maker, list(packed))))
+
+    def receive(self, *packed: bytes, attempt: int = 1, backlog: int = 0) -> list[actions.Action]:
+        self.handle(events.WorkReceived([(attempt, one, {}, []) for one in packed], backlog))
+        return self.settle()
+
+    def done(
+        self,
+        number: int,
+        outcome: str = Outcome.VALUE,
+        *,
+        maker: str = DRIVER,
+        run_us: int = 10_000,
+        value: bytes = b"Vx",
+    ) -> None:
+        id = task_id(number, maker)
+        attempt = self.state.attempts[id]
+        returns = [Returned(value, len(value), [])] * max(0, attempt.head.num_returns)
+        self.handle(events.TaskDone(attempt.worker, Done(id, attempt.attempt, outcome, returns, run_us)))
+
+    def gone(
+        self, worker: str, started: int | None = None, attempt: int = 1, detail: str = "killed by signal 9"
+    ) -> None:
+        mark = None if started is None else (task_id(started), attempt)
+        self.handle(events.WorkerGone(worker, mark, detail))
+
+    # ---- what it did ---------------------------------------------------------------------------------------------
+    def attempt(self, number: int, maker: str = DRIVER) -> Attempt:
+        return self.state.attempts[task_id(number, maker)]
+
+    def worker(self, id: str) -> Worker:
+        return self.state.workers[id]
+
+    def worker_of(self, number: int, maker: str = DRIVER) -> str:
+        """The worker that a task was sent to, "" while it waits."""
+        return self.attempt(number, maker).worker
+
+    def dispatched(self, out: Sequence[actions.Action]) -> list[int]:
+        """Numbers of the tasks that were sent to workers, in order."""
+        runs = of(actions.Dispatch, out)
+        return [int(specs.unpack_head(dispatch.run.spec).task[16:], 16) for dispatch in runs]
+
+    def finished(self, out: Sequence[actions.Action]) -> dict[int, str]:
+        """What was reported to Redis: number of the task -> outcome."""
+        ends = [end for record in of(actions.RecordFinishes, out) for end, _ in record.finishes]
+        return {int(end.task[16:], 16): end.outcome for end in ends}
+
+    def free(self, resource: str = "CPU") -> float:
+        return self.state.ledger.free.get(resource, 0) / 10_000
+
+
+def of(kind: type[Kind], out: Sequence[actions.Action]) -> list[Kind]:
+    return [action for action in out if isinstance(action, kind)]
+
+
+def asked(out: Sequence[actions.Action]) -> int:
+    """How much work was asked for."""
+    return sum(action.limit for action in out if isinstance(action, (actions.Claim, actions.RecordFinishes)))
