@@ -39,10 +39,23 @@ def task(
     returns: int = 1,
     options: dict[str, Any] | None = None,
 ) -> bytes:
+    id = task_id(number, maker)
     head = specs.TaskHead(
-        task_id(number, maker), specs.TASK, job, function, demand, returns, 3, list(needs), [], depth, priority, "", function,
+        id,
+        specs.TASK,
+        job,
+        function,
+        demand,
+        returns,
+        3,
+        list(needs),
+        [],
+        depth,
+        priority,
+        "",
+        function,
         options=options or {},
-    )  # fmt: skip
+    )
     return specs.pack(head, b"payload")
 
 

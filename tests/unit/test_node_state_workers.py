@@ -1,4 +1,4 @@
-"""The local scheduler: workers that die, block, hand back; tasks that are cancelled, jobs that end, time that passes."""
+"""The local scheduler: workers that die, block, hand back; tasks that are cancelled; jobs that end; time."""
 
 from __future__ import annotations
 
