@@ -82,24 +82,18 @@ def creation(number: int, *, demand: str = "CPU:1", held: str = "-", job: str = 
 
 
 def call(
-    number: int, sequence: int, actor: int = 1, *, needs: Sequence[str] = (), maker: str = DRIVER, job: str = JOB
+    number: int,
+    sequence: int,
+    actor: int = 1,
+    *,
+    needs: Sequence[str] = (),
+    maker: str = DRIVER,
+    job: str = JOB,
+    retries: int = 0,
 ) -> bytes:
+    id = task_id(number, maker)
     head = specs.TaskHead(
-        task_id(number, maker),
-        specs.ACTOR_CALL,
-        job,
-        "m",
-        "-",
-        1,
-        0,
-        list(needs),
-        [],
-        0,
-        0,
-        "",
-        "m",
-        task_id(actor),
-        sequence,
+        id, specs.ACTOR_CALL, job, "m", "-", 1, retries, list(needs), [], 0, 0, "", "m", task_id(actor), sequence
     )
     return specs.pack(head, b"payload")
 

@@ -28,7 +28,7 @@ def sequences(calls: list[Attempt]) -> list[int]:
 
 
 @given(some.lists(some.tuples(some.booleans(), some.integers(0, 2)), max_size=12))
-def test_a_caller_sees_its_order_whatever_way_its_calls_take(steps: list[tuple[bool, int]]) -> None:
+def test_a_caller_sees_its_order_whatever_way_calls_take(steps: list[tuple[bool, int]]) -> None:
     """A short-way call is here at once, one through Redis some time later; each step says which, and how many arrive."""
     actor = hosted()
     caller = actor.caller(DRIVER)

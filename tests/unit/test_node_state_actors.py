@@ -236,18 +236,21 @@ class TestCancel:
 
 
 class TestDeath:
-    def test_calls_that_began_crash_and_the_others_go_back(self, node: Bench) -> None:
+    def test_calls_that_began_crash_and_those_not_sent_go_back(self, node: Bench) -> None:
         worker = born(node)
-        node.submit(call(2, 1), call(3, 2), call(4, 3, needs=["0" * 32]))
+        node.submit(call(2, 1), call(3, 2, retries=1), call(4, 3), call(5, 4, needs=["0" * 32]))
         node.settle()
         node.gone(worker, started=2)
         out = node.settle()
-        assert node.finished(out) == {2: Outcome.CRASHED, 3: Outcome.HANDED_BACK, 4: Outcome.HANDED_BACK}
-        order = [
-            type(action) for action in out if isinstance(action, (actions.RecordActorDied, actions.RecordFinishes))
-        ]
-        assert order == [actions.RecordActorDied, actions.RecordFinishes], (
-            "calls are returned to where the actor is now"
+        assert node.finished(out) == {
+            2: Outcome.CRASHED,
+            3: Outcome.HANDED_BACK,
+            4: Outcome.CRASHED,  # sent is sent, as with Ray, where it may not be repeated
+            5: Outcome.HANDED_BACK,
+        }
+        told = [type(action) for action in out]
+        assert told.index(actions.RecordActorDied) < told.index(actions.RecordFinishes), (
+            "calls return to where it is then"
         )
         assert node.free() == 2
 
