@@ -102,7 +102,7 @@ _FIELD_NAMES = (
     # process
     "last reply route worker pid "
     # actor, job, node
-    "class namespace creator detached max_restarts restarts max_task_retries methods cause function pickled users "
+    "class namespace creator detached max_restarts restarts max_task_retries methods cause init_failed function pickled users "
     "driver config started ended address host socket resources free labels version"
 )
 FIELDS = {name: name for name in _FIELD_NAMES.split()}
@@ -120,11 +120,11 @@ LIMITS = {
 
 TASK_MOVES: dict[str, tuple[str, ...]] = {
     "": ("WAITING", "QUEUED", "CLAIMED", "RUNNING", "FAILED"),
-    "WAITING": ("QUEUED", "CANCELLED", "FAILED"),
-    "QUEUED": ("CLAIMED", "RUNNING", "CANCELLED", "FAILED"),
-    "CLAIMED": ("RUNNING", "QUEUED", "FINISHED", "FAILED", "CANCELLED"),
-    "RUNNING": ("FINISHED", "FAILED", "CANCELLED", "QUEUED"),
-    "FINISHED": ("QUEUED", "WAITING"),  # the value was lost and is computed again
+    "WAITING": ("QUEUED", "FINISHED", "CANCELLED"),
+    "QUEUED": ("CLAIMED", "FINISHED", "FAILED", "CANCELLED"),
+    "CLAIMED": ("RUNNING", "QUEUED", "WAITING", "FINISHED", "FAILED", "CANCELLED"),
+    "RUNNING": ("QUEUED", "WAITING", "FINISHED", "FAILED", "CANCELLED"),
+    "FINISHED": ("QUEUED", "WAITING", "FAILED"),  # the value was lost: it is computed again, or cannot be
     "FAILED": (),
     "CANCELLED": (),
 }
