@@ -49,7 +49,7 @@ local calls, claimed = {}, {}
 for _, task in ipairs(take_parked(actor, limits.SLICE)) do
   redis.call('HSET', keys.task(task), fields.state, words.CLAIMED, fields.node, worker)
   claimed[#claimed + 1] = task
-  calls[#calls + 1] = work_item(task)
+  calls[#calls + 1] = work_item(redis.call('HGET', keys.task(task), fields.attempt), head_of(task))
 end
 add_all('SADD', keys.node_tasks(worker), claimed)
 local outcome = words.MORE

@@ -38,7 +38,7 @@ function does.parked(id)
     local record = redis.call('HMGET', keys.task(task), fields.state, fields.job)
     local head = head_of(task)
     if record[1] == words.QUEUED and head then
-      end_task(task, keys.task(task), record[2], head, words.FAILED, system_error('ActorDiedError', cause))
+      end_task(task, keys.task(task), record[2], head, words.FAILED, actor_error(id, 'ActorDiedError', cause))
     end
   end
   if #calls == limits.SLICE then again('parked', id) end

@@ -29,7 +29,7 @@ for i = objects_at, #ARGV do
   if not object[2] then
     post(worker, words.MESSAGE_VALUE, id, system_error('ObjectLostError',
       'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.'))
-  elseif FINAL[object[1]] and (object[3] or object[5]) then
+  elseif object[3] or object[5] then
     local kind, data = announcement(object[3], object[4], object[5])
     post(worker, kind, id, data)
   else

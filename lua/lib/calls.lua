@@ -17,6 +17,13 @@ local function unqueue(task, head)
   if head[2] == 2 then redis.call('ZREM', keys.parked(head[14]), task) else dequeue(queue_name(head[5], head[3]), task) end
 end
 
+-- What the caller of an actor that cannot answer is told.
+local function actor_error(actor, class, cause)
+  local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed)
+  local text = cause .. '\n    class_name: ' .. (record[1] or '?') .. '\n    actor_id: ' .. actor
+  return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
+end
+
 -- Calls of dead actors: their tasks fail as soon as they are written down.
 local orphans = {}
 
@@ -38,7 +45,7 @@ end
 local function fail_orphans()
   for _, orphan in ipairs(orphans) do
     local head = orphan[1]
-    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, system_error('ActorDiedError', orphan[2]))
+    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, actor_error(head[14], 'ActorDiedError', orphan[2]))
   end
 end
 
@@ -53,13 +60,13 @@ local function return_call(task, key, head, spec, job, detail)
     redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
     park(task, head)
   else
-    end_task(task, key, job, head, words.FAILED, system_error('ActorDiedError', actor[3] or detail))
+    end_task(task, key, job, head, words.FAILED, actor_error(head[14], 'ActorDiedError', actor[3] or detail))
   end
 end
 
 -- The error of a call whose actor's process died under it.
 local function call_error(head, detail)
   local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.cause)
-  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return system_error('ActorUnavailableError', detail) end
-  return system_error('ActorDiedError', actor[2] or detail)
+  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return actor_error(head[14], 'ActorUnavailableError', detail) end
+  return actor_error(head[14], 'ActorDiedError', actor[2] or detail)
 end

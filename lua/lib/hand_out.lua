@@ -16,10 +16,8 @@ local function argument_news(head)
 end
 
 -- {attempt, packed spec, news of arguments}
-local function work_item(task)
-  local head, spec = head_of(task)
-  if not head then return nil end
-  return {tonumber(redis.call('HGET', keys.task(task), fields.attempt)), spec, argument_news(head)}
+local function work_item(attempt, head, spec)
+  return {tonumber(attempt), spec, argument_news(head)}
 end
 
 -- Returns how many tasks were taken, and whether more wait.
@@ -30,10 +28,12 @@ local function claim_from(name, count, node, claimed, work)
   for i = 1, #popped, 2 do
     local task = popped[i]
     local key = keys.task(task)
-    if redis.call('HGET', key, fields.state) == words.QUEUED then
+    local record = redis.call('HMGET', key, fields.state, fields.attempt)
+    local head, spec = head_of(task)
+    if record[1] == words.QUEUED and still_ready(task, key, head) then
       redis.call('HSET', key, fields.state, words.CLAIMED, fields.node, node)
       claimed[#claimed + 1] = task
-      work[#work + 1] = work_item(task)
+      work[#work + 1] = work_item(record[2], head, spec)
       taken = taken + 1
     end
   end
@@ -93,8 +93,10 @@ end
 local function hand_again(node, tasks)
   local work = {}
   for _, task in ipairs(tasks ~= '' and tasks or {}) do
-    local record = redis.call('HMGET', keys.task(task), fields.node, fields.state)
-    if record[1] == node and (record[2] == words.CLAIMED or record[2] == words.RUNNING) then work[#work + 1] = work_item(task) end
+    local record = redis.call('HMGET', keys.task(task), fields.node, fields.state, fields.attempt)
+    if record[1] == node and (record[2] == words.CLAIMED or record[2] == words.RUNNING) then
+      work[#work + 1] = work_item(record[3], head_of(task))
+    end
   end
   return work
 end

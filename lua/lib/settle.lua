@@ -8,8 +8,9 @@ local function announcement(value, size, at)
   return words.MESSAGE_VALUE, value
 end
 
-local function system_error(class, message)
-  return 'S' .. cmsgpack.pack({class, message})
+-- `details` are attributes of the exception, see redray.exceptions.system_error.
+local function system_error(class, message, details)
+  return 'S' .. cmsgpack.pack({class, message, details})
 end
 
 -- A dependency of these tasks is ready: queue those that wait for nothing else.

@@ -64,6 +64,24 @@ local function hold_returns(head, held)
   end
 end
 
+-- A dead node's copies do not count, even before they are taken off the record: who waits for such a value is woken when they are.
+local function any_lives(nodes)
+  for node in string.gmatch(nodes, '%S+') do
+    if redis.call('SISMEMBER', keys.nodes, node) == 1 then return true end
+  end
+  return false
+end
+
+-- What nobody knows (any more) is not waited for: the task starts, and says so.
+local function must_wait_for(key)
+  local object = redis.call('HMGET', key, fields.state, fields.at, fields.attempt)
+  if not object[1] then return false end
+  if object[2] then return not any_lives(object[2]) end
+  if FINAL[object[1]] then return false end
+  -- A first return value may be there although its task runs again, for a sibling.
+  return not (object[3] and object[3] ~= '1' and redis.call('HEXISTS', key, fields.value) == 1)
+end
+
 -- Write the task down with everything it waits for; returns how many that are.
 local function register_dependent(head)
   local unready = 0
@@ -72,8 +90,7 @@ local function register_dependent(head)
     if not counted[id] then
       counted[id] = true
       local key = object_key(id)
-      local state = redis.call('HGET', key, fields.state)
-      if state and not FINAL[state] then
+      if must_wait_for(key) then
         redis.call('RPUSH', keys.dependents(id), head[1])
         redis.call('HSET', key, fields.watched, 1)
         unready = unready + 1
@@ -89,13 +106,17 @@ local function next_attempt(key, retries)
   if retries > 0 then redis.call('HINCRBY', key, fields.retries, -1) end
 end
 
--- Queue a task once more, in front, or let it wait: its arguments may be computed again, too.
+-- False when an argument is not there any more (it is computed again): then the task waits for it once more.
+local function still_ready(task, key, head)
+  local unready = #head[8] > 0 and register_dependent(head) or 0
+  if unready == 0 then return true end
+  redis.call('HSET', key, fields.state, words.WAITING, fields.unready, unready, fields.node, '')
+  return false
+end
+
+-- Queue a task once more, in front, if it need not wait.
 local function queue_again(task, key, head)
-  local unready = register_dependent(head)
-  if unready > 0 then
-    redis.call('HSET', key, fields.state, words.WAITING, fields.unready, unready, fields.node, '')
-    return
-  end
+  if not still_ready(task, key, head) then return end
   redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
   enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], 0))
   ring_idle(head[5], 1)

@@ -1,0 +1,392 @@
+"""The control state as plain Python: what the Lua scripts must do, said by definition instead of by counters and lists.
+
+An object lives while something in the state counts on it; a task is where its state says; what is left to do later is a
+list of chores. Slow, simple, and the judge of the scripts: see test_model.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from redray.gcs.schema import Outcome, TaskState
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
+
+FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
+PLACED = (TaskState.CLAIMED, TaskState.RUNNING)
+LARGE = "LARGE"  # a return value that stays in its node's shared memory
+
+
+def handle(actor: str) -> str:
+    return actor + "fffffffe"
+
+
+def first(task: str) -> str:
+    return task + "00000000"
+
+
+def error(name: str) -> str:
+    return f"S {name}"
+
+
+@dataclass
+class Task:
+    head: TaskHead
+    state: str
+    node: str
+    retries: int
+    pins: list[str]  # what it keeps alive, as long as it may run
+    attempt: int = 1
+    unready: set[str] = field(default_factory=set)
+    lineage: bool = False
+
+    @property
+    def may_run(self) -> bool:
+        return self.state not in FINAL or self.lineage or self.head.kind == ACTOR_CREATION
+
+    @property
+    def returns(self) -> list[str]:
+        return [f"{self.head.task}{index:08x}" for index in range(self.head.num_returns)]
+
+
+@dataclass
+class Value:
+    content: str | None = None
+    at: set[str] = field(default_factory=set)
+    contains: list[str] = field(default_factory=list)
+
+    @property
+    def present(self) -> bool:
+        return self.content is not None or bool(self.at)
+
+
+@dataclass
+class Actor:
+    job: str
+    max_restarts: int
+    name: str
+    detached: bool
+    state: str = "PENDING"
+    node: str = ""
+    restarts: int = 0
+
+
+@dataclass
+class Process:
+    kind: str
+    route: str
+    job: str
+
+
+class Control:
+    def __init__(self) -> None:
+        self.nodes: set[str] = set()
+        self.processes: dict[str, Process] = {}
+        self.running_jobs: set[str] = set()
+        self.holds: dict[str, set[str]] = {}
+        self.tasks: dict[str, Task] = {}
+        self.values: dict[str, Value] = {}
+        self.actors: dict[str, Actor] = {}
+        self.chores: list[tuple[str, str]] = []
+
+    # ---- references --------------------------------------------------------------------------------------------------
+    def exists(self, id: str) -> bool:
+        return id[:24] in self.actors if id.endswith("fffffffe") else id in self.values
+
+    def counts(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for held in self.holds.values():
+            found.update(held)
+        for task in self.tasks.values():
+            found.update(task.pins if task.may_run else ())
+        for value in self.values.values():
+            found.update(value.contains)
+        found.update(handle(id) for id, actor in self.actors.items() if actor.detached and actor.state != "DEAD")
+        return found
+
+    def is_final(self, id: str) -> bool:
+        task = self.tasks.get(id[:24])
+        runs = task is not None and id == first(task.head.task) and task.state not in FINAL
+        return self.values[id].present and not runs
+
+    def collect(self) -> None:
+        """Forget everything that nothing counts on."""
+        while True:
+            counts = self.counts()
+            freed = [id for id in self.values if not counts[id] and self.is_final(id)]
+            dead = [id for id, actor in self.actors.items() if actor.state == "DEAD" and not counts[handle(id)]]
+            for id in freed:
+                del self.values[id]
+            for id in dead:
+                del self.actors[id]
+            done = [
+                id
+                for id, task in self.tasks.items()
+                if task.state in FINAL
+                and task.head.kind != ACTOR_CREATION
+                and not any(value in self.values for value in task.returns)
+            ]
+            for id in done:
+                del self.tasks[id]
+            if not (freed or dead or done):
+                return
+
+    # ---- tasks -------------------------------------------------------------------------------------------------------
+    def submit(self, process: str, head: TaskHead, claim: str = "-") -> None:
+        pins = [*head.waits_for, *head.keeps, *([handle(head.actor)] if head.kind == ACTOR_CALL else [])]
+        task = Task(head, TaskState.QUEUED, "", head.max_retries, [id for id in pins if self.exists(id)])
+        self.tasks[head.task] = task
+        for id in task.returns:
+            self.values[id] = Value()
+            self.holds[process].add(id)
+        if claim in "RC":
+            task.state, task.node = (
+                (TaskState.RUNNING if claim == "R" else TaskState.CLAIMED),
+                self.processes[process].route,
+            )
+        elif head.kind == ACTOR_CALL:
+            self.to_actor(task)
+        else:
+            self.queue(task)
+
+    def must_wait_for(self, id: str) -> bool:
+        value = self.values.get(id)
+        return value is not None and (not value.present or bool(value.at) and not value.at & self.nodes)
+
+    def queue(self, task: Task) -> None:
+        """Queue it, or let it wait."""
+        task.node = ""
+        task.unready = {id for id in task.head.waits_for if self.must_wait_for(id)}
+        task.state = TaskState.WAITING if task.unready else TaskState.QUEUED
+
+    def to_actor(self, task: Task) -> None:
+        actor = self.actors.get(task.head.actor)
+        if actor is None or actor.state == "DEAD":
+            self.end(task, TaskState.FAILED, "ActorDiedError")
+        elif actor.state == "ALIVE":
+            task.state, task.node = TaskState.CLAIMED, actor.node
+        else:
+            task.state, task.node = TaskState.QUEUED, ""
+
+    def wake(self, id: str) -> None:
+        for task in self.tasks.values():
+            if id in task.unready:
+                task.unready.discard(id)
+                if not task.unready:
+                    task.state = TaskState.QUEUED
+
+    def publish(self, id: str, content: str | None, at: str = "", contains: Iterable[str] = ()) -> None:
+        value = self.values[id]
+        value.content, value.at = content, {at} if at else set()
+        value.contains = [inner for inner in contains if self.exists(inner)]
+        self.wake(id)
+
+    def end(self, task: Task, state: str, error_name: str) -> None:
+        intact = first(task.head.task) not in self.values or self.values[first(task.head.task)].present
+        for id in task.returns:
+            if id in self.values and not self.values[id].present:
+                self.publish(id, error(error_name))
+        task.state = TaskState.FINISHED if intact and task.head.num_returns else state
+        task.unready, task.lineage = set(), False
+
+    def finish(
+        self,
+        node: str,
+        task: Task,
+        outcome: str,
+        values: list[str],
+        contains: list[str],
+        borrower: str,
+        kept: list[str],
+    ) -> None:
+        """The end of the attempt that the node has."""
+        if borrower in self.processes:
+            self.holds[borrower].update(id for id in kept if self.exists(id))
+        may_repeat = outcome == Outcome.HANDED_BACK or (outcome in (Outcome.RETRY, Outcome.CRASHED) and task.retries)
+        if may_repeat and task.head.job in self.running_jobs:
+            self.run_again(task, costs=outcome != Outcome.HANDED_BACK)
+        elif may_repeat:
+            self.end(task, TaskState.CANCELLED, "TaskCancelledError")
+        elif values:
+            self.complete(node, task, outcome, values, contains)
+        else:
+            state = TaskState.CANCELLED if outcome == Outcome.CANCELLED else TaskState.FAILED
+            self.end(task, state, self.error_of(task, outcome))
+
+    def complete(self, node: str, task: Task, outcome: str, values: list[str], contains: list[str]) -> None:
+        for index, (id, content) in enumerate(zip(task.returns, values, strict=True)):
+            if id in self.values and not self.values[id].present:
+                inner = contains if index == 0 else []
+                self.publish(id, None, node, inner) if content == LARGE else self.publish(id, content, "", inner)
+        task.state = TaskState.FINISHED if outcome == Outcome.VALUE else TaskState.FAILED
+        task.lineage = LARGE in values and task.head.kind == 0 and outcome == Outcome.VALUE
+
+    def error_of(self, task: Task, outcome: str) -> str:
+        if task.head.kind == ACTOR_CALL and outcome == Outcome.CRASHED:
+            actor = self.actors.get(task.head.actor)
+            return "ActorUnavailableError" if actor and actor.state in ("ALIVE", "RESTARTING") else "ActorDiedError"
+        names = {Outcome.CRASHED: "WorkerCrashedError", Outcome.CANCELLED: "TaskCancelledError"}
+        return names.get(outcome, "RaySystemError")
+
+    def run_again(self, task: Task, costs: bool = True) -> None:
+        if costs:
+            task.attempt += 1
+            task.retries -= task.retries > 0
+        if task.head.kind == ACTOR_CALL:
+            self.to_actor(task)
+        else:
+            self.queue(task)
+
+    def cancel(self, task: Task) -> None:
+        if task.state in (TaskState.QUEUED, TaskState.WAITING) and task.head.kind != ACTOR_CREATION:
+            self.end(task, TaskState.CANCELLED, "TaskCancelledError")
+
+    # ---- values in shared memory -------------------------------------------------------------------------------------
+    def put(self, process: str, id: str, content: str | None, node: str, contains: list[str]) -> None:
+        if node and node not in self.nodes:
+            content, node = error("ObjectLostError"), ""
+        self.values[id] = Value()
+        self.publish(id, None if node else content, node, contains)
+        self.holds[process].add(id)
+
+    def lose(self, node: str, id: str) -> None:
+        value = self.values.get(id)
+        if value is None or not value.at:
+            return
+        value.at.discard(node)
+        if not value.at and not self.recompute(id):
+            self.publish(id, error("ObjectLostError"), contains=value.contains)
+            if id.endswith("00000000"):
+                self.tasks[id[:24]].state = TaskState.FAILED
+
+    def recompute(self, id: str) -> bool:
+        task = self.tasks.get(id[:24])
+        if task is None or id.endswith("ffffffff"):
+            return False
+        if task.state not in FINAL:
+            return True
+        if not (
+            task.lineage and task.retries and task.state == TaskState.FINISHED and task.head.job in self.running_jobs
+        ):
+            return False
+        task.lineage = False
+        self.run_again(task)
+        return True
+
+    # ---- actors ------------------------------------------------------------------------------------------------------
+    def create_actor(self, process: str, head: TaskHead, name: str, max_restarts: int, detached: bool) -> None:
+        self.actors[head.task] = Actor(head.job, max_restarts, name, detached)
+        if detached:
+            self.running_jobs.add(head.job)
+        self.submit(process, head)
+        self.holds[process].add(handle(head.task))
+
+    def started(self, node: str, id: str) -> None:
+        actor, creation = self.actors[id], self.tasks[id]
+        actor.state, actor.node, creation.state = "ALIVE", node, TaskState.FINISHED
+        for task in self.parked(id):
+            task.state, task.node = TaskState.CLAIMED, node
+
+    def parked(self, actor: str) -> list[Task]:
+        return [
+            task
+            for task in self.tasks.values()
+            if task.head.kind == ACTOR_CALL and task.head.actor == actor and task.state == TaskState.QUEUED
+        ]
+
+    def actor_died(self, id: str, final: bool) -> None:
+        actor = self.actors[id]
+        exhausted = 0 <= actor.max_restarts <= actor.restarts
+        if final or exhausted or not self.counts()[handle(id)]:
+            self.bury(id)
+            return
+        actor.state, actor.node, actor.restarts = "RESTARTING", "", actor.restarts + 1
+        self.tasks[id].attempt += 1
+        self.queue(self.tasks[id])
+
+    def bury(self, id: str) -> None:
+        actor = self.actors[id]
+        if actor.state == "DEAD":
+            return
+        actor.state = "DEAD"
+        del self.tasks[id]
+        if self.parked(id):
+            self.chores.append(("parked", id))
+        if actor.detached:
+            self.chores.append(("job", actor.job))
+
+    # ---- processes and nodes -----------------------------------------------------------------------------------------
+    def open(self, process: str, kind: str, route: str, job: str) -> None:
+        self.processes[process] = Process(kind, route, job)
+        self.holds.setdefault(process, set())
+        if kind == "driver":
+            self.running_jobs.add(job)
+
+    def end_process(self, id: str) -> None:
+        process = self.processes.pop(id)
+        self.chores.append(("process", id))
+        if process.kind == "driver":
+            self.running_jobs.discard(process.job)
+            self.chores.append(("job", process.job))
+
+    def reap(self, node: str) -> None:
+        self.nodes.discard(node)
+        for id, actor in list(self.actors.items()):
+            if actor.node == node and actor.state == "ALIVE":
+                self.actor_died(id, final=False)
+        for task in list(self.tasks.values()):
+            if task.node == node and task.state in PLACED:
+                self.reap_task(task)
+        for id in [id for id, value in self.values.items() if node in value.at]:
+            self.lose(node, id)
+        for id, process in list(self.processes.items()):
+            if process.route == node and process.kind == "driver":
+                process.route = "direct"
+            elif process.route == node:
+                self.end_process(id)
+
+    def reap_task(self, task: Task) -> None:
+        if task.head.kind == ACTOR_CREATION:
+            self.actor_died(task.head.task, final=False)
+        elif task.head.job not in self.running_jobs:
+            self.end(task, TaskState.CANCELLED, "TaskCancelledError")
+        elif task.retries:
+            self.run_again(task)
+        else:
+            self.end(task, TaskState.FAILED, self.error_of(task, Outcome.CRASHED))
+
+    # ---- chores ------------------------------------------------------------------------------------------------------
+    def do_chores(self) -> None:
+        while self.chores:
+            kind, id = self.chores.pop(0)
+            getattr(self, f"do_{kind}")(id)
+            self.collect()
+            if not self.chores:
+                self.bury_unneeded()
+        self.bury_unneeded()
+        if self.chores:
+            self.do_chores()
+
+    def do_process(self, id: str) -> None:
+        del self.holds[id]
+
+    def do_parked(self, id: str) -> None:
+        for task in self.parked(id):
+            self.end(task, TaskState.FAILED, "ActorDiedError")
+
+    def do_job(self, id: str) -> None:
+        self.running_jobs.discard(id)
+        for actor in [actor for actor, record in self.actors.items() if record.job == id]:
+            self.bury(actor)
+        for task in [task for task in self.tasks.values() if task.head.job == id]:
+            self.cancel(task)
+
+    def bury_unneeded(self) -> None:
+        """Actors that nobody has a handle of and no node has begun to start."""
+        counts = self.counts()
+        for id, actor in list(self.actors.items()):
+            unclaimed = actor.state in ("PENDING", "RESTARTING") and not self.tasks[id].node
+            if unclaimed and not counts[handle(id)]:
+                self.bury(id)
+        self.collect()
