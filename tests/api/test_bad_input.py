@@ -173,12 +173,8 @@ class TestResources:
         ray.cancel(never)
 
     def test_a_fraction_below_a_ten_thousandth_is_refused_or_rounded_up(self) -> None:
-        @ray.remote(num_cpus=0.00001)
-        def tiny() -> int:
-            return 1
-
         try:
-            ref = tiny.remote()
+            ref = echo.options(num_cpus=0.00001).remote(1)
         except ValueError:
             return
         assert ray.get(ref) == 1

@@ -13,7 +13,7 @@ import pytest
 import redray as ray
 from redray.cluster_utils import Cluster
 from redray.exceptions import ActorDiedError, NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
-from tests.helpers import PATIENCE, Journal, Signal, wait_until
+from tests.helpers import PATIENCE, Journal, Signal, schedulable, wait_until
 
 BIG = 500_000  # float64 values: 4 MB, far above what travels inline
 
@@ -64,8 +64,7 @@ def everything_is_given_back(machine_room: Any, add_node: AddNode) -> Iterator[N
 
     def all_is_free() -> bool:
         gc.collect()
-        free = ray.available_resources()
-        return (free.get("CPU"), free.get("left"), free.get("right")) == (2, 1, 1)
+        return schedulable(ray.available_resources()) == schedulable(ray.cluster_resources())
 
     wait_until(all_is_free, 2 * PATIENCE, "every resource to be free after the test")
 
