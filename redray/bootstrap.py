@@ -51,6 +51,7 @@ class DriverSession(Session):
 
             self.log_reader = LogReader(self._address, self._keys.logs(self.job_id.hex()))
         self._inbox.connect()
+        self._wake_flusher()
 
     def _go_direct(self) -> None:
         from redray.lease import LeaseKeeper

@@ -22,7 +22,7 @@ from redray.exceptions import (
     ActorAlreadyExistsError,
     ClusterLostError,
     GetTimeoutError,
-    ObjectStoreFullError,
+    PendingCallsLimitExceeded,
     RaySystemError,
     RayTaskError,
     system_error,
@@ -43,10 +43,12 @@ from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
 from redray.store import serialization
 from redray.task_context import TaskContext
 
+FIRST = b"\0\0\0\0"  # index of a first return value
 INLINE_BYTES = 100 * 1024
 BATCH_BYTES = 8 * 1024
 SLICE = 500
-FLUSH_S = 0.001
+FLUSH_S = 0.001  # what is submitted while something is outstanding waits so long for company
+DROPPED_S = 0.1  # how often a thread looks whether refs were dropped
 
 _current: Session | None = None
 
@@ -97,6 +99,8 @@ class Session(refs.RefKeeper):
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._outstanding: set[bytes] = set()
+        self._limited: dict[bytes, ActorID] = {}  # first return of a call -> its actor, where pending calls are bounded
+        self._pending_calls: dict[bytes, int] = {}
         self._exported: set[bytes] = set()
         self._sequences: dict[bytes, int] = {}
         self._request = 0
@@ -144,6 +148,7 @@ class Session(refs.RefKeeper):
     ) -> list[ObjectRef[Any]]:
         self._check_usable()
         payload, waits_for, keeps, kept_alive = self._pack_arguments(args, kwargs)
+        self._check_pending(actor_id, options)
         extra: dict[str, Any] = {}
         if options.concurrency_group:
             extra["concurrency_group"] = options.concurrency_group
@@ -157,7 +162,17 @@ class Session(refs.RefKeeper):
             head.function = method
             head.sequence = self._sequences[actor_id] = self._sequences.get(actor_id, 0) + 1
             del kept_alive
+            if options.max_pending_calls > 0 and options.num_returns > 0:
+                self._limited[bytes.fromhex(head.task) + FIRST] = actor_id
+                self._pending_calls[actor_id] = self._pending_calls.get(actor_id, 0) + 1
             return self._submit(head, payload)
+
+    def _check_pending(self, actor_id: ActorID, options: MethodOptions) -> None:
+        if 0 < options.max_pending_calls <= self._pending_calls.get(actor_id, 0):
+            raise PendingCallsLimitExceeded(
+                f"The actor {actor_id.hex()} has {options.max_pending_calls} calls of this process pending, which is its "
+                "max_pending_calls: get some of their results first."
+            )
 
     def create_actor(
         self,
@@ -237,7 +252,7 @@ class Session(refs.RefKeeper):
         elif not self._unsent.is_set():
             self._wake_flusher()
         if found:
-            self._outstanding.add(base + b"\0\0\0\0")
+            self._outstanding.add(base + FIRST)
         return found
 
     def _listen_a_little(self) -> None:
@@ -679,17 +694,19 @@ class Session(refs.RefKeeper):
             self._flusher.start()
 
     def _flush_now_and_then(self) -> None:
-        """What the main thread left in the batch before it went on with other things."""
+        """What the main thread left in the batch, or dropped (`__del__` tells nobody), before it went on with other things."""
         while not self._closed:
-            self._unsent.wait()
-            time.sleep(FLUSH_S)
-            self._unsent.clear()
-            if not self._closed:
-                try:
-                    self._flush()
-                except BaseException as error:
-                    self._lost = self._lost or error
-                    return
+            if self._unsent.wait(DROPPED_S):
+                time.sleep(FLUSH_S)
+                self._unsent.clear()
+            elif not refs.dropped:
+                continue
+            if self._closed or self._lost is not None:
+                return
+            try:
+                self._flush()
+            except (ConnectionError, RaySystemError) as error:
+                self._lost = self._lost or error
 
     # ---- hearing -----------------------------------------------------------------------------------------------------------------
     def _want(self, missing: Iterable[bytes]) -> None:
@@ -814,6 +831,8 @@ class Session(refs.RefKeeper):
             return
         object_id = bytes.fromhex(id)
         self._outstanding.discard(object_id)
+        if object_id in self._limited:
+            self._pending_calls[self._limited.pop(object_id)] -= 1
         if object_id not in self._table:
             return
         if kind == Message.VALUE:
@@ -869,10 +888,12 @@ class Session(refs.RefKeeper):
                 arrival.view = packed
 
     def _call_failed(self, number: int, outcome: str, detail: str) -> None:
-        if outcome in ("JOB_ENDED", "FENCED", "GAP"):
-            self._lost = RaySystemError(f"The cluster no longer takes calls of this process ({outcome}): its job has ended.")
-        else:
-            self._lost = RaySystemError(f"Redis refused a call of this process: {detail}")
+        """The first refusal says why; those after it only follow from it."""
+        if self._lost is None:
+            text = f"Redis refused a call of this process: {detail}"
+            if outcome in ("JOB_ENDED", "FENCED", "GAP"):
+                text = f"The cluster takes no more calls of this process ({outcome}): its job has ended."
+            self._lost = RaySystemError(text)
 
     def _ask_node(
         self,
@@ -939,11 +960,12 @@ class Session(refs.RefKeeper):
 
 
 def _packed_retry(retry: Any) -> Any:
+    """True, or the pickled classes as hexadecimal text: heads hold no bytes, because Redis' msgpack does not know them."""
     if retry is True:
         return True
     from redray import cloudpickle
 
-    return cloudpickle.dumps(tuple(retry))
+    return cloudpickle.dumps(tuple(retry)).hex()
 
 
 def _as_raised(error: BaseException) -> BaseException:

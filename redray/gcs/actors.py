@@ -29,8 +29,9 @@ def started(actor: str, attempt: int, process: str) -> Command:
     return Command("actor_started", [actor, attempt, process])
 
 
-def died(actor: str, attempt: int, final: bool, cause: str) -> Command:
-    return Command("actor_died", [actor, attempt, int(final), cause])
+def died(actor: str, attempt: int, final: int, cause: str) -> Command:
+    """`final` 1: its end was asked for, 2: its constructor raised; 0: restart it while that is allowed."""
+    return Command("actor_died", [actor, attempt, final, cause])
 
 
 def kill(actor: str, final: bool, cause: str) -> Command:

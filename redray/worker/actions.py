@@ -76,7 +76,7 @@ class RecordActorStarted(NamedTuple):
 class RecordActorDied(NamedTuple):
     actor: str
     attempt: int
-    final: bool
+    final: int  # 0: restart it if that is allowed, 1: its end was asked for, 2: its constructor raised
     cause: str
 
 

@@ -35,8 +35,8 @@ class ActorTable:
         actor = self.hosted[creation.task]
         self._node.forget(creation)
         if done.outcome != Outcome.VALUE:
-            actor.final, actor.cause = True, done.detail
-            self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, True, done.detail))
+            actor.final, actor.cause = 2, done.detail
+            self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, done.detail))
             self._forget(actor)
             self._node.out.append(actions.Kill(worker.id))
             return
@@ -80,7 +80,9 @@ class ActorTable:
         for attempt in began:
             self._node.finish_without_value(attempt, Outcome.CRASHED, cause)
         for attempt in unstarted:
-            self._node.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
+            # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new incarnation.
+            outcome = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
+            self._node.finish_without_value(attempt, outcome, cause)
         self._forget(actor, cause)
 
     def _forget(self, actor: HostedActor, cause: str = "") -> None:
@@ -94,7 +96,7 @@ class ActorTable:
         worker = self._node.workers.get(event.worker)
         actor = self.hosted.get(worker.actor) if worker is not None else None
         if actor is not None:
-            actor.final, actor.cause = True, event.reason
+            actor.final, actor.cause = 1, event.reason
 
     def kill_requested(self, event: events.KillRequested) -> None:
         actor = self.hosted.get(event.actor)
@@ -103,7 +105,7 @@ class ActorTable:
             self._node.out.append(actions.Kill(actor.worker))
         elif (creation := self._node.drop_creation(event.actor)) is not None:
             # If it was killed for good Redis knows already, and answers STALE; else it may start again.
-            self._node.out.append(actions.RecordActorDied(event.actor, creation.attempt, False, event.cause))
+            self._node.out.append(actions.RecordActorDied(event.actor, creation.attempt, 0, event.cause))
 
     def retire_requested(self, event: events.RetireRequested) -> None:
         actor = self.hosted.get(event.actor)
@@ -114,7 +116,7 @@ class ActorTable:
     def _retire_if_done(self, actor: HostedActor) -> None:
         worker = self._node.workers[actor.worker]
         if actor.alive and actor.retiring and not worker.sent and actor.is_quiet() and not worker.leaving:
-            actor.final, actor.cause = True, "The actor is gone: all its handles went out of scope."
+            actor.final, actor.cause = 1, "The actor is gone: all its handles went out of scope."
             self._node.let_go(worker, actor.cause)
 
     # ---- calls -------------------------------------------------------------------------------------------------------------------

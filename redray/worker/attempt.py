@@ -77,7 +77,10 @@ def error_done(head: TaskHead, attempt: int, error: BaseException, run_us: int, 
     else:
         error = who.wrap(error)
     packed = serialization.pack_error(error)
-    return Done(head.task, attempt, outcome, _copies(head, packed), run_us)
+    detail = ""
+    if head.kind == ACTOR_CREATION:  # who calls the actor reads this; the packed error has no reader
+        detail = f"The actor died because of an error raised in its creation task, {error}"
+    return Done(head.task, attempt, outcome, _copies(head, packed), run_us, detail)
 
 
 def exit_done(head: TaskHead, attempt: int, reason: str) -> Done:
@@ -160,7 +163,7 @@ def _asks_for_retry(head: TaskHead, error: BaseException) -> bool:
     if wanted is True:
         return True
     try:
-        return isinstance(error, pickle.loads(wanted))
+        return isinstance(error, pickle.loads(bytes.fromhex(wanted)))
     except Exception as problem:  # classes that this worker cannot import: then the error is none of them
         sys.stderr.write(f"retry_exceptions of {head.name}() cannot be loaded here: {problem!r}\n")
         return False

@@ -53,7 +53,7 @@ class HostedActor:
         self.worker = worker
         self.alive = False  # Redis knows that it lives here, and has handed over what waited for it
         self.retiring = False
-        self.final = False  # its end is wanted: no restart
+        self.final = 0  # 1: its end is wanted, 2: its constructor raised; then it is not restarted
         self.cause = ""
         options = creation.head.options
         self.ordered = not options.get("is_async") and int(options.get("max_concurrency") or 1) == 1 and not options.get("concurrency_groups")
@@ -74,8 +74,12 @@ class HostedActor:
 
     def sendable(self, is_ready: Callable[[Attempt], bool]) -> list[Attempt]:
         """Take from each caller's line the calls that may start now."""
-        calls = []
+        calls: list[Attempt] = []
         for caller in self.callers.values():
+            if not self.ordered:
+                calls += [attempt for attempt in caller.line if is_ready(attempt)]
+                caller.line = deque(attempt for attempt in caller.line if not is_ready(attempt))
+                continue
             while caller.line and is_ready(caller.line[0]):
                 calls.append(caller.line.popleft())
         return calls

@@ -447,6 +447,7 @@ class Node:
         failure = None
         if isinstance(reply, ReplyError):
             failure = (call.number, "ERROR", str(reply))
+            sys.stderr.write(f"Redis refused {call.verb} of {link.kind} {link.worker}: {reply}\n")
         elif reply[0] not in (b"OK", b"REPEAT") and not call.wants_reply:
             failure = (call.number, reply[0].decode(), "")
         if call.wants_reply:
@@ -550,6 +551,7 @@ class Node:
                 return
             if link.told_job != action.job:
                 link.told_job = link.job = action.job
+                self._link.plain(None, "HSET", self._keys.process(link.worker), "job", action.job)
                 link.post(messages.JobInfo(action.job, config))
             run = action.run
             if action.function not in link.functions and not action.is_call:
@@ -664,7 +666,7 @@ _TAKE: dict[type, Callable[[Node, ProcessLink, Any], Any]] = {
 }
 
 _ACT: dict[type, Callable[[Node, Any], None]] = {
-    actions.StartWorker: lambda node, action: node._template.request_fork(action.worker),
+    actions.StartWorker: lambda node, action: node._template.request_fork(action.worker, {"REDRAY_NODE_IP": node._config.node_ip_address}),
     actions.Send: Node._send,
     actions.Dispatch: Node._dispatch,
     actions.Interrupt: Node._interrupt,

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from redray import messages
+from redray import messages, refs
 from redray.channel import ChannelLost, NodeChannel
 from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
 from redray.ids import JobID, WorkerID
-from redray.session import INLINE_BYTES, Session, install
+from redray.session import DROPPED_S, INLINE_BYTES, Session, install
 from redray.spec import TASK, unpack_head
 from redray.store import serialization
 from redray.task_context import TaskContext
@@ -160,7 +160,11 @@ class WorkerSession(Session):
             return
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
+        if timeout is None and len(self._table):
+            timeout = DROPPED_S  # threads of an actor may drop refs while this one waits
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        if not ready and refs.dropped:
+            self._flush()
         for _, event in ready:
             self._hear_channel(event)
         if ready:
