@@ -1,7 +1,7 @@
-"""Writes the generated parts of docs/: the lifecycle of a task from `schema.TASK_MOVES`, the table of keys from `gcs/keys.py`.
+"""Writes the generated parts of docs/: a task's lifecycle from `schema.TASK_MOVES`, the keys from `gcs/keys.py`.
 
-`make docs` runs it; tests/integration/test_docs.py fails when a generated part is stale. What makes a move is said here, and
-a move without a reason, or a reason without a move, is an error.
+`make docs` runs it; tests/integration/test_docs.py fails when a generated part is stale. What makes a move is said
+here, and a move without a reason, or a reason without a move, is an error.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _KEY_LINE = re.compile(r'^    "(\w+)": "([^"]+)",  # (\w+): (.+)$', re.MULTILINE
 # What makes each legal move. "" is a task that does not exist yet.
 REASONS: dict[tuple[str, str], str] = {
     ("", "WAITING"): "`task_submit`, `actor_create`: an argument is not ready",
-    ("", "QUEUED"): "`task_submit`, `actor_create`: ready, for whichever node claims it; or a call of an actor that is not alive yet",
-    ("", "CLAIMED"): "`task_submit`: its node keeps it and sent it behind another one; or a call, handed to its actor's node",
+    ("", "QUEUED"): "`task_submit`, `actor_create`: ready, for any node; or a call of an actor that is not alive yet",
+    ("", "CLAIMED"): "`task_submit`: its node keeps it, behind another one; or a call, given to its actor's node",
     ("", "RUNNING"): "`task_submit`: its node keeps it and has started it",
     ("", "FAILED"): "`task_submit`: a call of an actor that is dead",
     ("WAITING", "QUEUED"): "the last argument became ready: `task_finish`, `object_put`, or a `wake:` chore",
-    ("WAITING", "FINISHED"): "cancelled while it was to compute a sibling of its first value again: the first value stays",
+    ("WAITING", "FINISHED"): "cancelled while it was to compute a sibling value again: the first value stays",
     ("WAITING", "CANCELLED"): "`task_cancel`, or the end of its job",
     ("QUEUED", "CLAIMED"): "`task_claim`, `task_finish` (which claims too); of a call: `actor_started`",
     ("QUEUED", "FINISHED"): "as from WAITING",
     ("QUEUED", "FAILED"): "a call whose actor died before it was alive (a `parked:` chore)",
     ("QUEUED", "CANCELLED"): "`task_cancel`, or the end of its job",
     ("CLAIMED", "RUNNING"): "`task_running`, for what has run 50 ms; shorter tasks are never called RUNNING",
-    ("CLAIMED", "QUEUED"): "`task_finish` with HANDED_BACK, RETRY or CRASHED, or `node_reap`; a call goes to its actor again",
+    ("CLAIMED", "QUEUED"): "`task_finish` with HANDED_BACK, RETRY or CRASHED, or `node_reap`",
     ("CLAIMED", "WAITING"): "the same, and an argument was lost meanwhile and is being computed again",
     ("CLAIMED", "FINISHED"): "`task_finish` with VALUE",
     ("CLAIMED", "FAILED"): "`task_finish` with ERROR, or CRASHED without retries; `node_reap` without retries",
@@ -41,7 +41,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("RUNNING", "FINISHED"): "as from CLAIMED",
     ("RUNNING", "FAILED"): "as from CLAIMED",
     ("RUNNING", "CANCELLED"): "as from CLAIMED",
-    ("FINISHED", "QUEUED"): "the last copy of a value was lost and its lineage is kept: it is computed again; or an actor restarts",
+    ("FINISHED", "QUEUED"): "the last copy of a value was lost: it is computed again; or an actor restarts",
     ("FINISHED", "WAITING"): "the same, and an argument has to be computed again first",
     ("FINISHED", "FAILED"): "the last copy of the value was lost and cannot be computed again: ObjectLostError",
 }

@@ -39,7 +39,7 @@ FAMILIES: dict[str, str] = {
 SINGLETONS: dict[str, str] = {
     "nodes": "nodes",  # set: nodes that are alive or draining
     "leases": "leases",  # zset: node or driver -> end of its lease, ms of the server's clock
-    "tick": "tick",  # string: when anybody last renewed a lease: a gap means that Redis itself was away
+    "tick": "tick",  # hash: when anybody last renewed a lease (a gap means that Redis itself was away), and until when nobody is declared dead
     "queues": "queues",  # zset: names of the queues that are not empty -> their turn
     "idle": "idle",  # hash: node waiting for work -> its free resources
     "sequence": "sequence",  # string: counter that keeps queues first in, first out
