@@ -14,6 +14,7 @@ end
 
 -- Take a task that waits, in a queue or for its actor, out of where it waits.
 local function unqueue(task, head)
+  redis.call('HDEL', keys.task(task), fields.unready)
   if head[2] == 2 then redis.call('ZREM', keys.parked(head[14]), task) else dequeue(queue_name(head[5], head[3]), task) end
 end
 

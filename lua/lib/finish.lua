@@ -96,7 +96,7 @@ local function finish_attempt(node, finish)
   local head, spec = head_of(task)
   keep_borrowed(finish[5], finish[6])
   if outcome == words.HANDED_BACK or ((outcome == words.RETRY or outcome == words.CRASHED) and record[7] ~= '0') then
-    if job_runs(record[4]) then
+    if head[2] == 1 or job_runs(record[4]) then -- the end of a job buries its actors
       send_back(task, key, record, head, spec, node, finish)
       return true
     end

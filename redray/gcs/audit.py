@@ -25,7 +25,10 @@ _AT_REST = frozenset(
 
 def audit(connection: Connection, keys: Keys, at_rest: bool = False) -> list[str]:
     """One sentence for each thing that does not add up. `at_rest` also demands that no work, value or actor is left."""
-    state = Snapshot(connection, keys)
+    return judge(Snapshot(connection, keys), at_rest)
+
+
+def judge(state: Snapshot, at_rest: bool = False) -> list[str]:
     findings = [sentence for check in CHECKS for sentence in check(state)]
     if at_rest:
         findings += [f"{family} {id or 'key'} is left over." for family, id in state.names if family not in _AT_REST]

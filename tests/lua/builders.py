@@ -207,7 +207,7 @@ class Cluster:
     def actor_died(
         self, actor: str, node: str = NODE, attempt: int = 1, final: bool = False, cause: str = "boom"
     ) -> Any:
-        return text(self.call(node, actors.died(actor, attempt, final, cause)))
+        return text(self.call(node, actors.died(actor, attempt, int(final), cause)))
 
     def kill_actor(self, actor: str, by: str = DRIVER, final: bool = True) -> Any:
         return text(self.call(by, actors.kill(actor, final, "killed")))

@@ -152,7 +152,7 @@ class Control:
 
     def must_wait_for(self, id: str) -> bool:
         value = self.values.get(id)
-        return value is not None and (not value.present or bool(value.at) and not value.at & self.nodes)
+        return value is not None and (not value.present or (bool(value.at) and not value.at & self.nodes))
 
     def queue(self, task: Task) -> None:
         """Queue it, or let it wait."""
@@ -204,7 +204,7 @@ class Control:
         if borrower in self.processes:
             self.holds[borrower].update(id for id in kept if self.exists(id))
         may_repeat = outcome == Outcome.HANDED_BACK or (outcome in (Outcome.RETRY, Outcome.CRASHED) and task.retries)
-        if may_repeat and task.head.job in self.running_jobs:
+        if may_repeat and (task.head.kind == ACTOR_CREATION or task.head.job in self.running_jobs):
             self.run_again(task, costs=outcome != Outcome.HANDED_BACK)
         elif may_repeat:
             self.end(task, TaskState.CANCELLED, "TaskCancelledError")

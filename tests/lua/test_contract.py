@@ -50,7 +50,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "object_located": (NODE, objects.located(True, [returned(T)])),
     "actor_create": (DRIVER, actors.create(creation(task_id(31)), RECORD, b"methods")),
     "actor_started": (NODE, actors.started(A, 1, WORKER)),
-    "actor_died": (NODE, actors.died(A, 1, False, "boom")),
+    "actor_died": (NODE, actors.died(A, 1, 0, "boom")),
     "actor_kill": (DRIVER, actors.kill(A, True, "killed")),
 }
 # Scripts without a number may be repeated at will; they name their keys themselves.
