@@ -15,10 +15,9 @@ from redray.config import new_session_directory
 from redray.exceptions import ClusterLostError, RaySystemError
 from redray.gcs import processes
 from redray.gcs.address import Address
-from redray.gcs.check import check_server
+from redray.gcs.check import check_server, scripts_for
 from redray.gcs.client import Connection
 from redray.gcs.keys import Keys
-from redray.gcs.scripts import load_scripts
 from redray.gcs.server import EmbeddedServer
 from redray.ids import JobID, WorkerID
 from redray.session import Session
@@ -32,6 +31,7 @@ class DriverSession(Session):
         super().__init__("driver", worker, address, keys, JobID(worker[:]), namespace or f"anonymous-{os.urandom(8).hex()}")
         self.server: EmbeddedServer | None = None
         self.node_log = ""
+        self._keeps_lease = False
         self._log_to_driver = log_to_driver
         self._config = msgspec.msgpack.encode(_job_config(self.namespace, runtime_env))
 
@@ -57,7 +57,9 @@ class DriverSession(Session):
         from redray.lease import LeaseKeeper
 
         self._channel = DirectChannel(self._calls, self.hello(self._calls.last_acknowledged), self._address, self._keys)
-        self.on_close.append(LeaseKeeper(self._address, self._keys, f"driver:{self._worker}").close)
+        if not self._keeps_lease:
+            self._keeps_lease = True
+            self.on_close.append(LeaseKeeper(self._address, self._keys, self._worker).close)
 
     def _reroute(self, cause: ChannelLost) -> None:
         """The node is gone. An embedded cluster is then gone too; in any other, Redis takes over what was not acknowledged."""
@@ -108,7 +110,7 @@ class DriverSession(Session):
         if self._channel.welcome is None:
             command = processes.end(self._keys, self._worker, "direct", 0)
             connection = Connection.open(self._address, 5.0)
-            connection.run(load_scripts(self._keys.tag)[command.verb], command.keys, command.args)
+            connection.run(scripts_for(connection, self._keys.tag)[command.verb], command.keys, command.args)
             connection.close()
 
 

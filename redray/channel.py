@@ -15,11 +15,11 @@ from typing import Any
 
 from redray import messages
 from redray.gcs.address import Address
+from redray.gcs.check import scripts_for
 from redray.gcs.client import Connection, ConnectionLost, ReplyError
 from redray.gcs.command import DIRECT, Command, envelope
 from redray.gcs import processes
 from redray.gcs.keys import Keys
-from redray.gcs.scripts import load_scripts
 
 READ = 1 << 18
 
@@ -186,9 +186,17 @@ class DirectChannel:
         self._calls = calls
         self._keys = keys
         self._worker = hello.worker
-        self._scripts = load_scripts(keys.tag)
         self._waiting: deque[messages.Call] = deque()
         self._connection = Connection.open(address, 5.0, f"redray-{hello.kind}-{hello.worker[:8]}")
+        try:
+            self._open(hello)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, hello: messages.Hello) -> None:
+        keys = self._keys
+        self._scripts = scripts_for(self._connection, keys.tag)
         opening = processes.open(
             keys, hello.worker, DIRECT, 0, hello.kind, hello.job, os.getpid(), hello.namespace, hello.config
         )

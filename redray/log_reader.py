@@ -27,9 +27,10 @@ class LogReader:
 
     def _run(self) -> None:
         try:
-            connection = self._connection = Connection.open(self._address, 5.0, "redray-logs")
-            while not self._closing:
-                self._show(connection.call("XREAD", "COUNT", _LINES, "BLOCK", BLOCK_MS, "STREAMS", self._stream, self._position))
+            with contextlib.closing(Connection.open(self._address, 5.0, "redray-logs")) as connection:
+                self._connection = connection
+                while not self._closing:
+                    self._show(connection.call("XREAD", "COUNT", _LINES, "BLOCK", BLOCK_MS, "STREAMS", self._stream, self._position))
         except (ConnectionError, ReplyError, OSError, ValueError):
             return  # the cluster is gone, or going: whoever calls next is told so by the session
 
@@ -48,6 +49,9 @@ class LogReader:
             last = Connection.open(self._address, 1.0)
             self._show(last.call("XREAD", "COUNT", 10_000, "STREAMS", self._stream, self._position, timeout=1.0))
             last.close()
+        if self._connection is not None:
+            self._connection.hang_up()
+        self._thread.join(1.0)
 
 
 def _is_after(one: str, other: str) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 
 from redray.exceptions import RaySystemError
 from redray.gcs.client import Connection, ReplyError
+from redray.gcs.scripts import Scripts, load_scripts
 
 OLDEST = (6, 2)
 _LOADING_PAUSE = 0.05  # seconds between two looks at a server that reads its data from disk
@@ -36,6 +37,11 @@ def check_server(connection: Connection, loading_timeout: float = 60.0) -> Serve
         time.sleep(_LOADING_PAUSE)
         info = _info(connection)
     return _judge(connection, info)
+
+
+def scripts_for(connection: Connection, tag: str) -> Scripts:
+    """The scripts as this server understands them. Raises RaySystemError where redray cannot use the server."""
+    return load_scripts(tag, check_server(connection).version)
 
 
 def _judge(connection: Connection, info: dict[str, str]) -> ServerInfo:

@@ -7,6 +7,7 @@ blocked on sending to us. `call` and `pipeline` wait for their replies; `send` a
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -235,6 +236,11 @@ class Connection:
             self._give_up(0)
             raise
         return replies
+
+    def hang_up(self) -> None:
+        """For another thread: who waits on this connection gets ConnectionLost. Closing it is still up to them."""
+        with contextlib.suppress(OSError):  # the other side was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._lost = self._lost or "The connection was closed."

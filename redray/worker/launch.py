@@ -90,10 +90,9 @@ def begin_node(config: NodeConfig) -> StartingNode:
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    environment = {**os.environ, "PYTHONPATH": _python_path()}
     argv = [sys.executable, "-m", "redray.worker"]
     try:
-        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=actions, setsid=True)
+        pid = os.posix_spawn(sys.executable, argv, python_environment(), file_actions=actions, setsid=True)
     except OSError as error:
         os.close(ready_in)
         raise RaySystemError(f"{sys.executable} cannot be run: {error.strerror}.") from error
@@ -105,10 +104,11 @@ def begin_node(config: NodeConfig) -> StartingNode:
     return StartingNode(pid, ready_in, log)
 
 
-def _python_path() -> str:
-    """The node must find the same redray, wherever this process found it."""
+def python_environment() -> dict[str, str]:
+    """For a process of ours: it must find the same redray, wherever this process found it."""
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def spawn_node(config: NodeConfig) -> NodeProcess:
