@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from types import TracebackType
@@ -122,6 +123,7 @@ class Cluster:
                 node_ip_address="127.0.0.1",
                 temp_dir=self._directory,
                 is_head=not self.nodes,
+                owner_pid=os.getpid(),
             )
         )
         node = ClusterNode(Process.of("node", started.pid), started.node_id, started.socket_path)

@@ -29,7 +29,7 @@ class NodeConfig(msgspec.Struct, kw_only=True):
     is_head: bool = False
     tag: str = "redray"
     session_directory: str = ""  # an embedded session's: the node's socket is made there
-    owner_pid: int = 0  # the driver that an embedded node must not outlive
+    owner_pid: int = 0  # the process that starts this node, if the node must not outlive it
     prestart: int | None = None  # workers forked before anything runs; default: one per CPU
 
 

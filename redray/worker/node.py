@@ -27,6 +27,7 @@ from redray.gcs.keys import Keys
 from redray.gcs.schema import LIMITS, Message, Reply
 from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
+from redray.gcs.server import remove_directory
 from redray.ids import NodeID, WorkerID
 from redray.store.janitor import SharedDirectory, sweep
 from redray.store.local_store import LocalStore
@@ -110,6 +111,7 @@ class Node:
         version = self._wait_for_redis()
         scripts = load_scripts(self._config.tag, version)
         self._inbox = InboxLink(self._address, self._keys.inbox(self.id), f"redray-inbox-{self.id[:8]}")
+        self._watch_owner()
         self._link = RedisLink(self._address, self._keys, scripts, self.id, self._inbox.take_seen)
         self._jobs = JobBook(self._link, self._keys)
         ip = self._config.node_ip_address
@@ -131,8 +133,6 @@ class Node:
         self._watch(self._wake_in.fileno(), lambda: self._wake_in.recv(64))
         self._watch(self._template.fileno(), self._template_reports)
         self._watch(self._objects.mailbox.fileno(), self._objects.mailbox.run)
-        if self._config.owner_pid:
-            self._watch_owner(self._config.owner_pid)
 
     def _wait_for_redis(self) -> tuple[int, int]:
         """An embedded node is started beside its Redis, not after it."""
@@ -142,7 +142,7 @@ class Node:
                 connection = Connection.open(self._address, 5.0)
                 break
             except ConnectionError:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or not self._has_owner():
                     raise
                 time.sleep(0.001)
         try:
@@ -187,17 +187,19 @@ class Node:
         self._watch(self._link.fileno(), self._link.turn)
         self._watch(self._inbox.fileno(), self._read_inbox)
 
-    def _watch_owner(self, pid: int) -> None:
-        try:
-            self._owner_fd = os.pidfd_open(pid)
-        except (OSError, AttributeError):
-            if not _is_running(pid):
-                self._owner_gone()
-            return
-        self._watch(self._owner_fd, self._owner_gone)
+    def _watch_owner(self) -> None:
+        """First of all: a driver that dies while the node starts must not leave it behind."""
+        if self._config.owner_pid:
+            with contextlib.suppress(OSError, AttributeError):  # it is gone already, or this system has no such thing: see _timers
+                self._watch(os.pidfd_open(self._config.owner_pid), self._check_owner)
 
-    def _owner_gone(self) -> None:
-        self._stop("its driver has gone")
+    def _has_owner(self) -> bool:
+        """An owner is the node's parent until it dies; its number may be another's by now."""
+        return self._config.owner_pid in (0, os.getppid())
+
+    def _check_owner(self) -> None:
+        if not self._has_owner():
+            self._stop("its driver has gone")
 
     def _stop(self, why: str) -> None:
         """The loop ends after this turn; the log says why."""
@@ -219,6 +221,8 @@ class Node:
     # ---- the loop ----------------------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         if fd in self._by_fd:
+        if self._config.session_directory and not self._has_owner():
+            remove_directory(self._config.session_directory)  # nobody is left to read its log, or to remove it
             self._poll.modify(fd, select.EPOLLIN)
         else:
             self._poll.register(fd, select.EPOLLIN)
@@ -275,6 +279,7 @@ class Node:
                 self._dirty.add(link)
         if now >= self._next_tick:
             self._next_tick = now + (TICK_S if not self._state.is_at_rest() or self._objects.is_waiting or self._state.draining else RENEW_S)
+            self._check_owner()
             self._handle(events.Tick())
             self._objects.tick()
             if self._state.draining:
@@ -380,7 +385,7 @@ class Node:
             if self._links.get(link.worker) is link:
                 del self._links[link.worker]
                 self._end_process(link)
-                if self._config.owner_pid == link.pid:
+                if self._config.session_directory and self._config.owner_pid == link.pid:
                     self._stop("its driver has closed the connection")
         elif link.kind == "worker":
             # Its template tells how it ended; if it only closed the channel it must not live on.
@@ -710,13 +715,5 @@ def _plain(reply: Any) -> Any:
     if isinstance(reply, list):
         return [_plain(part) for part in reply]
     return reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
