@@ -27,6 +27,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("WAITING", "FINISHED"): "cancelled while it was to compute a sibling value again: the first value stays",
     ("WAITING", "CANCELLED"): "`task_cancel`, or the end of its job",
     ("QUEUED", "CLAIMED"): "`task_claim`, `task_finish` (which claims too); of a call: `actor_started`",
+    ("QUEUED", "WAITING"): "`task_claim` finds that an argument was lost meanwhile, and is being computed again",
     ("QUEUED", "FINISHED"): "as from WAITING",
     ("QUEUED", "FAILED"): "a call whose actor died before it was alive (a `parked:` chore)",
     ("QUEUED", "CANCELLED"): "`task_cancel`, or the end of its job",

@@ -121,7 +121,7 @@ LIMITS = {
 TASK_MOVES: dict[str, tuple[str, ...]] = {
     "": ("WAITING", "QUEUED", "CLAIMED", "RUNNING", "FAILED"),
     "WAITING": ("QUEUED", "FINISHED", "CANCELLED"),
-    "QUEUED": ("CLAIMED", "FINISHED", "FAILED", "CANCELLED"),
+    "QUEUED": ("CLAIMED", "WAITING", "FINISHED", "FAILED", "CANCELLED"),
     "CLAIMED": ("RUNNING", "QUEUED", "WAITING", "FINISHED", "FAILED", "CANCELLED"),
     "RUNNING": ("QUEUED", "WAITING", "FINISHED", "FAILED", "CANCELLED"),
     "FINISHED": ("QUEUED", "WAITING", "FAILED"),  # the value was lost: it is computed again, or cannot be
