@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +66,7 @@ class TestWrongTypes:
         with pytest.raises(TypeError):
             ray.get_actor("name", namespace=3)
 
+    @pytest.mark.differs_from_ray("Ray takes a text for a number too large")
     @pytest.mark.parametrize("timeout", ["1", [1]], ids=repr)
     def test_timeouts_of_the_wrong_type(self, timeout: object) -> None:
         ref = ray.put(1)
@@ -82,7 +84,7 @@ class TestWrongTypes:
         with pytest.raises(ValueError, match="timeout"):
             ray.get(ray.put(1), timeout=-0.5)
 
-    @pytest.mark.parametrize("count", ["1", None, 1.5], ids=repr)
+    @pytest.mark.parametrize("count", ["1", None], ids=repr)
     def test_num_returns_of_wait(self, count: object) -> None:
         with pytest.raises((TypeError, ValueError)):
             ray.wait([ray.put(1), ray.put(2)], num_returns=count)
@@ -114,7 +116,6 @@ class TestActorOptions:
         [
             ("max_restarts", -2),
             ("max_task_retries", -2),
-            ("max_concurrency", 0),
             ("max_concurrency", -1),
             ("lifetime", "for ever"),
             ("num_cpus", -1),
@@ -128,6 +129,11 @@ class TestActorOptions:
     def test_out_of_range(self, option: str, value: object) -> None:
         with pytest.raises(ValueError):
             Actor.options(**{option: value}).remote()
+
+    @pytest.mark.differs_from_ray("Ray starts an actor that will never run anything")
+    def test_no_concurrency_at_all(self) -> None:
+        with pytest.raises(ValueError, match="max_concurrency"):
+            Actor.options(max_concurrency=0).remote()
 
     @pytest.mark.parametrize(
         "option, value",
@@ -246,9 +252,8 @@ class TestValues:
 
     def test_an_argument_that_breaks_on_arrival_is_a_task_error(self) -> None:
         for ref in (echo.remote(BreaksOnArrival()), echo.remote([BreaksOnArrival()])):
-            with pytest.raises(RuntimeError, match="broken on arrival") as caught:
+            with pytest.raises(RayError, match="broken on arrival"):
                 ray.get(ref)
-            assert isinstance(caught.value, RayError)
         assert ray.get(echo.remote(1)) == 1
 
     def test_a_value_that_breaks_on_arrival_breaks_get(self) -> None:
@@ -272,7 +277,7 @@ class TestValues:
         nested: list[Any] = []
         for _ in range(100_000):
             nested = [nested]
-        with pytest.raises((RecursionError, TypeError)):
+        with pytest.raises((RecursionError, TypeError, pickle.PicklingError)):
             ray.put(nested)
         while nested:  # taken apart by hand: its destructor recurses, too
             nested = nested[0]
@@ -325,6 +330,11 @@ class TestOutsideOfASession:
         start_again()
         with pytest.raises((RayError, ValueError)):
             ray.kill(actor)
+
+    @pytest.mark.differs_from_ray("Ray raises a bare Exception")
+    def test_a_call_on_a_handle_of_an_ended_cluster_is_refused(self, start_again: Callable[[], None]) -> None:
+        actor = Actor.remote()
+        start_again()
         with pytest.raises((RayError, ValueError)):
             ray.get(actor.echo.remote(2), timeout=PATIENCE)
 
@@ -383,6 +393,7 @@ class TestOutsideOfASession:
             ray.init(**{"address": "local", "include_dashboard": False, **options})
         assert not ray.is_initialized()
 
+    @pytest.mark.differs_from_ray("Ray tries for minutes")
     def test_init_where_nobody_listens(self, no_cluster: None, tmp_path: Path) -> None:
         with pytest.raises((ConnectionError, RayError, RuntimeError, ValueError)):
             ray.init(address="127.0.0.1:9")

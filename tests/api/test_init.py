@@ -1,4 +1,4 @@
-"""init, shutdown and what happens without them: spec part 1 section 1, lines 77, 94 and 95."""
+"""init, shutdown and what happens without them: spec part 1 section 1, lines 63, 77, 94 and 95."""
 
 from __future__ import annotations
 
@@ -143,6 +143,15 @@ def test_077_a_handle_of_an_ended_session_is_not_found(start: Start) -> None:
     start(num_cpus=1)
     with pytest.raises(ActorHandleNotFoundError):
         ray.kill(actor)
+
+
+def test_063_a_default_actor_never_starts_without_a_cpu(start: Start) -> None:
+    start(num_cpus=0)
+    default = Actor.remote()
+    answer = default.pid.remote()
+    free = Actor.options(num_cpus=0).remote()
+    assert ray.get(free.pid.remote()) > 0, "one that asks for none starts"
+    assert ray.wait([answer], timeout=0.3) == ([], [answer])
 
 
 OWNER = """
