@@ -22,6 +22,7 @@ class ActorTable:
         self._node = node
         self.hosted: dict[str, HostedActor] = {}
         self._missing: dict[str, set[str]] = {}  # call -> arguments that are not known to be ready
+        self._to_learn: set[str] = set()
         self._awaited: dict[str, list[Attempt]] = {}  # object -> calls that wait for it
 
     # ---- life --------------------------------------------------------------------------------------------------------------------
@@ -176,7 +177,13 @@ class ActorTable:
             self._missing[attempt.task] = missing
             for object in missing:
                 self._awaited.setdefault(object, []).append(attempt)
-            self._node.out.append(actions.Learn(sorted(missing)))
+            self._to_learn.update(missing)
+
+    def learn(self) -> None:
+        """At the end of the turn: an argument may be the result of a task in the very batch that is being recorded."""
+        if self._to_learn:
+            self._node.out.append(actions.Learn(sorted(self._to_learn)))
+            self._to_learn.clear()
 
     def object_news(self, event: events.ObjectNews) -> None:
         touched = {}

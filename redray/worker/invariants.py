@@ -30,8 +30,8 @@ def _check_worker(node: NodeState, worker: Worker) -> None:
     assert worker.blocked or not worker.lent, f"{who} lends CPUs and is not blocked."
     for attempt in worker.sent.values():
         assert attempt.worker == worker.id, f"{who} was sent {attempt.task}, which says {attempt.worker or 'nowhere'}."
-        assert attempt.head.job == worker.job, f"{who} was sent {attempt.task} of another job."
         if not worker.actor:
+            assert attempt.head.job == worker.job, f"{who} was sent {attempt.task} of another job."
             assert attempt.head.demand == worker.holds, f"{who} holds {worker.holds}, not what {attempt.task} needs."
         else:
             assert worker.actor in (attempt.task, attempt.head.actor), f"{who} was sent {attempt.task}: not its actor."

@@ -22,7 +22,7 @@ from redray.gcs.tasks import Finish
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
-from redray.messages import Cancel, Done, Exit, Run
+from redray.messages import Cancel, Done, Exit, Run, TakeBack
 from redray.resources import fits, take
 from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
@@ -93,6 +93,7 @@ class NodeState:
     def settle(self, report: bool = True) -> None:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
         self._schedule()
+        self.actors.learn()
         if not report or (not self._finishes and not (self._want_claim and not self._asking)):
             return
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
@@ -280,13 +281,14 @@ class NodeState:
 
     def send(self, worker: Worker, attempt: Attempt) -> None:
         head = attempt.head
-        worker.job = head.job
+        if head.kind != ACTOR_CALL:
+            worker.job = head.job  # an actor belongs to the job that created it, whoever calls
         worker.queue = attempt.queue
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
         attempt.started_ms = self._now
         run = Run(attempt.spec, attempt.attempt, attempt.values, None, [number for number, _ in worker.gpus])
-        self.out.append(actions.Dispatch(worker.id, run, head.function, head.job, head.name, head.kind == ACTOR_CALL))
+        self.out.append(actions.Dispatch(worker.id, run, head.function, worker.job, head.name, head.kind == ACTOR_CALL))
 
     def _capacity(self) -> tuple[int, dict[str, int]]:
         rooms: dict[str, int] = {}
@@ -394,6 +396,10 @@ class NodeState:
             self._give_back(worker, event.returned)
             self.ledger.block(worker)
             self._want_claim = True
+            late = list(worker.sent)[1:]
+            if late and not worker.actor:
+                # Sent before this node knew: behind a task that may wait for exactly these.
+                self.out.append(actions.Send(worker.id, TakeBack(late)))
 
     def _worker_unblocked(self, event: events.WorkerUnblocked) -> None:
         worker = self.workers.get(event.worker)
@@ -404,7 +410,7 @@ class NodeState:
         worker = self.workers.get(event.worker)
         if worker is not None:
             self._give_back(worker, event.tasks)
-            if not worker.sent and not worker.actor:
+            if worker.holds and not worker.sent and not worker.actor:
                 self._next_or_idle(worker)
 
     def _give_back(self, worker: Worker, tasks: list[str]) -> None:

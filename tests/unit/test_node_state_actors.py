@@ -62,7 +62,7 @@ class TestBirth:
         worker = node.worker_of(1)
         node.handle(events.TaskDone(worker, Done(ACTOR, 1, Outcome.ERROR, [], 5, "ValueError: no")))
         out = node.settle()
-        assert of(actions.RecordActorDied, out) == [actions.RecordActorDied(ACTOR, 1, True, "ValueError: no")]
+        assert of(actions.RecordActorDied, out) == [actions.RecordActorDied(ACTOR, 1, 2, "ValueError: no")]
         assert of(actions.Kill, out) == [actions.Kill(worker)]
         node.gone(worker, started=1)
         assert of(actions.RecordActorDied, node.settle()) == []
@@ -72,7 +72,7 @@ class TestBirth:
         node.receive(creation(1))
         node.gone(node.worker_of(1), started=1)
         [died] = of(actions.RecordActorDied, node.settle())
-        assert (died.final, died.attempt) == (False, 1)
+        assert (died.final, died.attempt) == (0, 1)
 
     def test_a_constructor_that_never_began_is_tried_again(self, node: Bench) -> None:
         node.receive(creation(1))
@@ -165,6 +165,22 @@ class TestCalls:
         [first, second] = of(actions.Dispatch, node.settle())
         assert first.run.values == {needed: b"Vlate"}
         assert node.dispatched([first, second]) == [2, 3]
+
+    def test_asks_for_arguments_behind_the_batch_that_may_make_them(self, node: Bench) -> None:
+        """Redis calls an object lost that nobody has submitted."""
+        born(node)
+        node.submit(call(2, 1, needs=[result_of(task_id(3))]), call(3, 2))
+        assert of(actions.Learn, node.state.out) == []
+        assert len(of(actions.Learn, node.settle())) == 1
+        assert node.settle() == []
+
+    def test_a_call_from_another_job_leaves_the_actor_in_its_own(self, node: Bench) -> None:
+        worker = born(node)
+        node.submit(call(2, 1, job=OTHER, maker=OTHER), maker=OTHER)
+        [dispatch] = of(actions.Dispatch, node.settle())
+        assert (dispatch.job, node.worker(worker).job) == (JOB, JOB)
+        node.handle(events.JobEnded(OTHER))
+        assert of(actions.Kill, node.settle()) == []
 
     def test_waits_for_all_its_arguments(self, node: Bench) -> None:
         born(node)
@@ -264,7 +280,7 @@ class TestDeath:
         worker = born(node)
         node.gone(worker, started=1, detail="It was killed by signal 9.")
         [died] = of(actions.RecordActorDied, node.settle())
-        assert (died.actor, died.final) == (ACTOR, False)
+        assert (died.actor, died.final) == (ACTOR, 0)
         assert "signal 9" in died.cause
 
     def test_of_its_own_will(self, node: Bench) -> None:
@@ -273,7 +289,7 @@ class TestDeath:
         assert node.submit(call(2, 1)) == "-"
         node.gone(worker, started=1)
         [died] = of(actions.RecordActorDied, node.settle())
-        assert (died.final, died.cause) == (True, "it ended itself")
+        assert (died.final, died.cause) == (1, "it ended itself")
 
     def test_killed(self, node: Bench) -> None:
         worker = born(node)
@@ -282,7 +298,7 @@ class TestDeath:
         assert of(actions.Kill, node.settle()) == [actions.Kill(worker)]
         node.gone(worker, started=2)
         out = node.settle()
-        assert of(actions.RecordActorDied, out) == [actions.RecordActorDied(ACTOR, 1, False, "ray.kill")]
+        assert of(actions.RecordActorDied, out) == [actions.RecordActorDied(ACTOR, 1, 0, "ray.kill")]
         assert node.finished(out) == {2: Outcome.CRASHED}
 
     def test_killed_before_it_was_given_a_worker(self) -> None:

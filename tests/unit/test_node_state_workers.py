@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from redray.gcs.schema import Outcome
+from redray.messages import TakeBack
 from redray.worker import actions, events
 from redray.worker.state import IDLE_MS, TELL_RUNNING_MS
 from tests.unit.bench import JOB, OTHER, Bench, asked, creation, of, task, task_id
@@ -160,6 +161,22 @@ class TestBlocking:
         node.settle()
         assert node.worker_of(3) not in ("", blocked)
 
+    def test_what_was_under_way_to_a_worker_that_blocks_is_taken_back(self) -> None:
+        """It may be the very thing that the worker waits for."""
+        node = Bench(1)
+        [worker] = node.workers(1)
+        node.receive()
+        node.submit(task(1))
+        node.done(1, run_us=100)
+        node.submit(task(2), task(3))
+        node.handle(events.WorkerBlocked(worker, []))
+        assert of(actions.Send, node.settle()) == [actions.Send(worker, TakeBack([task_id(3)]))]
+        node.handle(events.HandedBackTasks(worker, [task_id(3)]))
+        node.settle()
+        node.ready()
+        node.settle()
+        assert node.worker_of(3) not in ("", worker)
+
     def test_nothing_is_sent_ahead_to_a_blocked_worker(self) -> None:
         node = Bench(1)
         [worker] = node.workers(1)
@@ -193,6 +210,19 @@ class TestHandingBack:
         node.handle(events.HandedBackTasks(node.worker_of(1), [task_id(1)]))
         node.settle()
         assert node.free() == 1
+
+    def test_an_idle_worker_that_has_nothing_to_return_is_given_nothing(self, node: Bench) -> None:
+        """It ran what it was asked to return. Work it gets must be paid for."""
+        worker = next(iter(node.state.workers))
+        node.submit(task(1), task(2, demand="CPU:1"))
+        node.receive(task(3))
+        node.done(1)
+        node.done(2)
+        node.settle()
+        node.done(3)
+        node.handle(events.WorkReceived([(1, task(4), {}, [])], 0))
+        node.handle(events.HandedBackTasks(worker, []))
+        assert node.dispatched(node.settle())[-1:] == [4]
 
     def test_unknown_tasks_do_not_matter(self, node: Bench) -> None:
         node.submit(task(1))
