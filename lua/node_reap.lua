@@ -47,7 +47,7 @@ if #tasks < slice then
 end
 if #objects < slice then
   for _, process in ipairs(redis.call('SMEMBERS', keys.node_processes(id))) do
-    if redis.call('HGET', keys.process(process), fields.kind) == 'driver' and leaving ~= 1 then
+    if redis.call('HGET', keys.process(process), fields.kind) == 'driver' then
       -- A driver outlives its node: it has one lease to come by itself.
       redis.call('HSET', keys.process(process), fields.route, 'direct')
       redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'driver:' .. process)

@@ -100,6 +100,10 @@ class DriverSession(Session):
         super().close()
         if self.server is not None and os.getpid() == self._pid:
             self.server.stop()
+            if self._lost is not None:
+                from redray.store.janitor import sweep
+
+                sweep()  # a node that was killed has left its memory behind
 
     def _say_goodbye(self) -> None:
         """Behind everything that was said: then the job ends, and its workers and values go."""

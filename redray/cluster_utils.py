@@ -17,6 +17,7 @@ from redray.gcs.inspect import Inspector
 from redray.gcs.schema import NodeState
 from redray.gcs.server import EmbeddedServer, remove_directory
 from redray.local_cluster import Process
+from redray.store.janitor import sweep
 
 _PATIENCE = 30.0  # seconds
 _POLL = 0.02  # seconds
@@ -178,6 +179,7 @@ class Cluster:
         for node in self.nodes:
             node.kill()
         self.nodes.clear()
+        sweep()
         if self._server is not None:
             self._server.stop()
             self._server = None

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -337,6 +338,9 @@ class Node:
         if self._state.contended:
             from redray.worker.infeasible import warn_of_infeasible
 
+            else:
+                # The dead node may have lived on this machine. In a thread: memory that is given back takes its time.
+                threading.Thread(target=sweep, name="redray-janitor", daemon=True).start()
             warn_of_infeasible(self._link, self._keys, self._warned)
 
     # ---- drain -------------------------------------------------------------------------------------------------------------------
