@@ -105,19 +105,21 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a ref, or the values of a list of refs in its order; waits until they are ready.
 
     Args:
-        timeout: seconds; 0 tries once, None or a negative number waits without end.
+        timeout: seconds; 0 tries once, None or -1 waits without end.
 
     Raises:
         RayTaskError: a task raised. The error is also of the class which the task raised.
         GetTimeoutError: not all values are ready in time.
         RayError: another of `redray.exceptions`: the value is lost, its actor is dead, the task was cancelled.
-        ValueError: neither a ref nor a list.
+        ValueError: neither a ref nor a list, or a negative timeout.
         TypeError: an element of the list is not a ref.
     """
     session = current.current()
     if session.kind == "worker":
         _warn_if_blocking_a_loop()
     if timeout is not None and timeout < 0:
+        if timeout != -1:
+            raise ValueError(f"The 'timeout' of get() cannot be negative, except for -1, which means none: {timeout}.")
         timeout = None
     if isinstance(object_refs, ObjectRef):
         return session.get([object_refs], timeout)[0]
@@ -162,6 +164,8 @@ def wait(
     session = current.current()
     if session.kind == "worker":
         _warn_if_blocking_a_loop()
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"The 'num_returns' of wait() is an integer, not {num_returns!r}.")
     if not isinstance(ray_waitables, list):
         raise TypeError(f"wait() takes a list of ObjectRefs, not a value of type {type(ray_waitables).__name__}.")
     if timeout is not None and timeout < 0:

@@ -56,6 +56,11 @@ def _count(name: str, value: int) -> None:
         raise ValueError(f"'{name}' takes None, 0 or a positive integer; not {value}.")
 
 
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"'{name}' takes None or a positive integer; not {value}.")
+
+
 def _num_returns(name: str, value: int | str) -> None:
     if value not in ("streaming", "dynamic") and (isinstance(value, str) or value < 0):
         raise ValueError(f"'{name}' takes None, 0, a positive integer, 'streaming' or 'dynamic'; not {value!r}.")
@@ -158,7 +163,7 @@ _ACTOR = {
     "lifetime": _Option(_STR, _lifetime),
     "max_restarts": _Option(_INT, _count_or_unlimited),
     "max_task_retries": _Option(_INT, _count_or_unlimited),
-    "max_concurrency": _Option(_INT, _count),
+    "max_concurrency": _Option(_INT, _positive),
     "concurrency_groups": _Option(_DICT, _groups),
     "max_pending_calls": _Option(_INT, _count_or_unlimited),
     "allow_out_of_order_execution": _Option((bool, _NONE)),

@@ -275,6 +275,7 @@ class Session(refs.RefKeeper):
         places: Iterable[tuple[int | str, Any]] = (*enumerate(args), *kwargs.items())
         for place, value in places:
             if isinstance(value, ObjectRef):
+                self._check_known((value,))
                 slots.append((place, len(waits_for)))
                 waits_for.append(value.hex())
         serialized = self._serialize_arguments(args, kwargs, slots)
@@ -283,6 +284,7 @@ class Session(refs.RefKeeper):
                 if not isinstance(value, ObjectRef):
                     self._put_if_large(place, value, slots, waits_for, puts)
             serialized = self._serialize_arguments(args, kwargs, slots)
+        self._check_known(serialized.contains)
         keeps = [object_id.hex() for object_id in serialized.contains]
         return serialization.pack(serialized), waits_for, keeps, puts
 
@@ -319,6 +321,7 @@ class Session(refs.RefKeeper):
         return self._put_serialized(serialization.serialize(value))
 
     def _put_serialized(self, serialized: serialization.Serialized) -> ObjectRef[Any]:
+        self._check_known(serialized.contains)
         with self._lock:
             self._number += 1
             object_id = self.worker_id[:] + self._number.to_bytes(4, "big") + PUT_INDEX.to_bytes(4, "big")
@@ -561,6 +564,7 @@ class Session(refs.RefKeeper):
     # ---- control -----------------------------------------------------------------------------------------------------------------
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         self._check_usable()
+        self._check_known((ref,))
         with self._lock:
             self._flush_batch()
             self._call(tasks.cancel(ref.task().hex(), force))
@@ -678,6 +682,12 @@ class Session(refs.RefKeeper):
                 self._outstanding.discard(id)
             for first in range(0, len(releases), SLICE):
                 self._call(objects.release([id.hex() for id in releases[first : first + SLICE]]))
+        if self._reader is not None and self._reader.unpinned:
+            unpinned = self._reader.unpinned
+            self._channel.post(messages.Unpin([unpinned.popleft() for _ in range(len(unpinned))]))
+
+    def _has_dropped(self) -> bool:
+        return bool(refs.dropped or (self._reader is not None and self._reader.unpinned))
 
     def _flush(self) -> None:
         with self._lock:
@@ -699,7 +709,7 @@ class Session(refs.RefKeeper):
             if self._unsent.wait(DROPPED_S):
                 time.sleep(FLUSH_S)
                 self._unsent.clear()
-            elif not refs.dropped:
+            elif not self._has_dropped():
                 continue
             if self._closed or self._lost is not None:
                 return
@@ -711,6 +721,7 @@ class Session(refs.RefKeeper):
     # ---- hearing -----------------------------------------------------------------------------------------------------------------
     def _want(self, missing: Iterable[bytes]) -> None:
         """Ask for values that will not come by themselves: those of others, and all once the inbox has overflowed."""
+        self._check_known(missing)
         with self._lock:
             own = self.worker_id
             ask = []
@@ -802,7 +813,7 @@ class Session(refs.RefKeeper):
                 self._hear_channel(event)
             else:
                 self._hear_inbox()
-        if not ready and (refs.dropped or self._batch):
+        if not ready and (self._batch or self._has_dropped()):
             self._flush()
         if ready:
             self._tell_followers()
@@ -919,6 +930,14 @@ class Session(refs.RefKeeper):
         if isinstance(reply, str):
             raise RaySystemError(f"Redis refused a call: {reply}")
         return reply
+
+    def _check_known(self, ids: Iterable[bytes]) -> None:
+        """Every ref that was made or received under this session is counted: one that is not is of another cluster."""
+        for id in ids:
+            if id not in self._table:
+                raise ValueError(
+                    f"ObjectRef {id.hex()} does not belong to this cluster: its session has ended, and its value with it."
+                )
 
     # ---- faults and the end ------------------------------------------------------------------------------------------------------
     def _check_usable(self) -> None:

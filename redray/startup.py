@@ -193,6 +193,8 @@ def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env
     memory, labels = new_node["object_store_memory"], new_node["labels"]
     if memory is not None and (not isinstance(memory, int) or memory <= 0):
         raise ValueError(f"'object_store_memory' is a positive number of bytes, not {memory!r}.")
+    if labels is not None and not isinstance(labels, Mapping):
+        raise TypeError(f"'labels' maps strings to strings, and is no {type(labels).__name__}.")
     for label, value in (labels or {}).items():
         if not isinstance(label, str) or not isinstance(value, str):
             raise TypeError(f"'labels' maps strings to strings, not {label!r} to {value!r}.")
@@ -217,9 +219,11 @@ def _resolve(address: str | None) -> str | None:
     """The cluster to join, None to start one. Raises ConnectionError for "auto" if there is none."""
     if address is not None and not isinstance(address, str):
         raise TypeError(f"The address is a string, not {type(address).__name__}.")
+    if address == "":
+        raise ValueError('The address is "": leave it out to start a cluster, or name one.')
     if address == "local":
         return None
-    if address not in (None, "", "auto"):
+    if address not in (None, "auto"):
         return address
     named = os.environ.get("REDRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
     if named == "local" and address != "auto":

@@ -30,6 +30,7 @@ from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
 from redray.gcs.server import remove_directory
 from redray.ids import NodeID, WorkerID
+from redray.resources import to_units
 from redray.store.janitor import SharedDirectory, sweep
 from redray.store.local_store import LocalStore
 from redray.version import __version__
@@ -47,6 +48,7 @@ from redray.worker.template import Exited, Forked, ForkFailed, Template, Templat
 
 RENEW_S = 1.0
 TICK_S = 0.1  # while something runs
+TELL_FREE_S = 0.05
 STOP_STARTING_S = 5.0  # after the last renewal was sent
 MOST_IN_FLIGHT = 4  # calls to Redis: beyond it, finishes gather into fewer and larger ones
 DRAIN_S = 30.0
@@ -105,19 +107,21 @@ class Node:
         self._stopping = False
         self._drain_until = 0.0
         self._warned: set[str] = set()
+        self._told_free = ""
+        self._next_free = 0.0
 
     # ---- start and end -----------------------------------------------------------------------------------------------------------
     def start(self) -> None:
+        self._watch_owner()
         sweep()
         version = self._wait_for_redis()
         scripts = load_scripts(self._config.tag, version)
         self._inbox = InboxLink(self._address, self._keys.inbox(self.id), f"redray-inbox-{self.id[:8]}")
-        self._watch_owner()
         self._link = RedisLink(self._address, self._keys, scripts, self.id, self._inbox.take_seen)
         self._jobs = JobBook(self._link, self._keys)
         ip = self._config.node_ip_address
         self._objects = NodeObjects(
-            self._store, self._link, self.id, (ip, 0), self._secret, self._address_of, self._state.here
+            self._store, self._link, self.id, (ip, 0), self._secret, self._address_of, self._state.here, self._dirty.add
         )
         self._listen()
         self._register()
@@ -218,12 +222,12 @@ class Node:
             self._link.close()
             self._inbox.close()
         self._directory.close()
+        if self._config.session_directory and not self._has_owner():
+            remove_directory(self._config.session_directory)  # nobody is left to read its log, or to remove it
 
     # ---- the loop ----------------------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         if fd in self._by_fd:
-        if self._config.session_directory and not self._has_owner():
-            remove_directory(self._config.session_directory)  # nobody is left to read its log, or to remove it
             self._poll.modify(fd, select.EPOLLIN)
         else:
             self._poll.register(fd, select.EPOLLIN)
@@ -248,6 +252,8 @@ class Node:
             return 0.01
         now = time.monotonic()
         next_time = min(self._next_renewal, self._next_tick)
+        if self._told_free != self._free_text():
+            next_time = min(next_time, self._next_free)
         return max(0.0, next_time - now)
 
     def _turn(self) -> None:
@@ -274,13 +280,15 @@ class Node:
         now = time.monotonic()
         if now >= self._next_renewal:
             self._next_renewal = now + RENEW_S
+            self._check_owner()
             self._renew(now)
             for link in self._links.values():
                 link.tell_acks()
                 self._dirty.add(link)
+        if now >= self._next_free:
+            self._tell_free(now)
         if now >= self._next_tick:
             self._next_tick = now + (TICK_S if not self._state.is_at_rest() or self._objects.is_waiting or self._state.draining else RENEW_S)
-            self._check_owner()
             self._handle(events.Tick())
             self._objects.tick()
             if self._state.draining:
@@ -293,7 +301,7 @@ class Node:
     def _renew(self, now: float) -> None:
         if not self._link.is_up:
             return
-        command = nodes.renew(self._keys, f"node:{self.id}", 0, self._state.ledger.free_text())
+        command = nodes.renew(self._keys, f"node:{self.id}", 0, self._free_text())
         self._link.run(command, lambda reply: self._renewed_at(now, reply))
 
     def _renewed_at(self, sent: float, reply: Any) -> None:
@@ -312,12 +320,27 @@ class Node:
             self._do_chores()
         self._check_queues()
 
+    def _free_text(self) -> str:
+        free = self._state.ledger.free
+        free["object_store_memory"] = to_units(self._store.capacity - self._store.used)
+        return self._state.ledger.free_text()
+
+    def _tell_free(self, now: float) -> None:
+        """For people and `available_resources`, who see this a moment late. Work is placed by what this node knows itself."""
+        text = self._free_text()
+        if text != self._told_free and self._link.is_up and now >= self._next_free:
+            self._told_free, self._next_free = text, now + TELL_FREE_S
+            self._link.plain(None, "HSET", self._keys.node(self.id), "free", text)
+
     def _reap(self, node: str, leaving: bool, then: Callable[[], None] | None = None) -> None:
         def on_reply(reply: Any) -> None:
             if not isinstance(reply, ReplyError) and reply[0] == Reply.MORE.encode():
                 self._reap(node, leaving, then)
             elif then is not None:
                 then()
+            else:
+                # The dead node may have lived on this machine. In a thread: memory that is given back takes its time.
+                threading.Thread(target=sweep, name="redray-janitor", daemon=True).start()
             self._do_chores()
 
         self._link.run(nodes.reap(self._keys, node, 0, leaving), on_reply)
@@ -338,9 +361,6 @@ class Node:
         if self._state.contended:
             from redray.worker.infeasible import warn_of_infeasible
 
-            else:
-                # The dead node may have lived on this machine. In a thread: memory that is given back takes its time.
-                threading.Thread(target=sweep, name="redray-janitor", daemon=True).start()
             warn_of_infeasible(self._link, self._keys, self._warned)
 
     # ---- drain -------------------------------------------------------------------------------------------------------------------

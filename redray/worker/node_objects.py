@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from redray.worker.redis_link import RedisLink
 
 PULL_TIMEOUT_S = 10.0
 GIVE_UP_S = 30.0
+ROOM_S = 3.0  # how long a put waits for room when the store is full
 RETRY_S = 0.2
 
 Found = Callable[[Any], None]
@@ -48,6 +50,7 @@ class NodeObjects:
         secret: bytes,
         address_of: Callable[[str, Callable[[tuple[str, int] | None], None]], None],
         here: set[str],
+        touched: Callable[[ProcessLink], object],
     ) -> None:
         self.store = store
         self.mailbox = Mailbox()
@@ -55,7 +58,9 @@ class NodeObjects:
         self._node = node
         self._address_of = address_of
         self._here = here
+        self._touched = touched  # frames were posted to this process outside of its turn
         self._wanted: dict[str, Wanted] = {}
+        self._waiting: deque[tuple[ProcessLink, Allocate, float]] = deque()  # for room that frees on their way will make
         self._pulls = Pulls(secret)
         self._server = TransferServer(listen, secret, self._open_object, self._open_upload)
         self._dup = os.dup(store.arena.fd)
@@ -63,13 +68,32 @@ class NodeObjects:
 
     # ---- local processes ---------------------------------------------------------------------------------------------------------
     def allocate(self, process: ProcessLink, message: Allocate) -> None:
+        if self._waiting or not self._try_allocate(process, message, message.size > self.store.capacity):
+            self._waiting.append((process, message, time.monotonic() + ROOM_S))
+
+    def _try_allocate(self, process: ProcessLink, message: Allocate, is_last: bool) -> bool:
+        """Answers the process if there is room, or if this is the last attempt."""
         try:
             offset = self.store.create(message.object, message.size, process.worker)
         except (ObjectStoreFullError, ValueError) as error:
-            process.post(Reply(message.request, None, "ObjectStoreFullError", str(error)))
-            return
+            if is_last or isinstance(error, ValueError):
+                process.post(Reply(message.request, None, "ObjectStoreFullError", str(error)))
+                self._touched(process)
+                return True
+            return False
         self._report_evictions()
         process.post(Reply(message.request, [offset]))
+        self._touched(process)
+        return True
+
+    def _allocate_waiting(self) -> None:
+        """First come, first served: a large one is not overtaken for ever by small ones."""
+        now = time.monotonic()
+        while self._waiting:
+            process, message, deadline = self._waiting[0]
+            if not process.at_end and not self._try_allocate(process, message, now >= deadline):
+                return
+            self._waiting.popleft()
 
     def locate(self, process: ProcessLink, message: Locate) -> None:
         results: list[Any] = [None] * len(message.objects)
@@ -105,13 +129,16 @@ class NodeObjects:
     def free(self, object: str) -> None:
         self._here.discard(object)
         self.store.free(object)
+        self._allocate_waiting()
 
     def unpin(self, process: ProcessLink, ids: list[str]) -> None:
         for object in ids:
             self.store.unpin(object, process.worker)
+        self._allocate_waiting()
 
     def release_process(self, worker: str) -> None:
         self.store.release_process(worker)
+        self._allocate_waiting()
 
     def _report_evictions(self) -> None:
         if self.store.evicted:
@@ -190,12 +217,13 @@ class NodeObjects:
             return
         now = time.monotonic()
         wanted.since = wanted.since or now
-        if isinstance(error, ObjectStoreFullError) or now - wanted.since > GIVE_UP_S:
+        if now - wanted.since > GIVE_UP_S:
             self._resolve(object, error)
         else:
             wanted.retry_at = now + RETRY_S
 
     def tick(self) -> None:
+        self._allocate_waiting()
         now = time.monotonic()
         again = [object for object, wanted in self._wanted.items() if wanted.retry_at and wanted.retry_at <= now]
         for object in again:
@@ -205,7 +233,7 @@ class NodeObjects:
 
     @property
     def is_waiting(self) -> bool:
-        return bool(self._wanted)
+        return bool(self._wanted or self._waiting)
 
     def _resolve(self, object: str, result: Any) -> None:
         wanted = self._wanted.pop(object, None)

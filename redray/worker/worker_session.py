@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from redray import messages, refs
+from redray import messages
 from redray.channel import ChannelLost, NodeChannel
 from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
@@ -160,10 +160,10 @@ class WorkerSession(Session):
             return
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
-        if timeout is None and len(self._table):
+        if timeout is None and (len(self._table) or self._has_dropped() or (self._reader is not None and self._reader.watched)):
             timeout = DROPPED_S  # threads of an actor may drop refs while this one waits
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        if not ready and refs.dropped:
+        if not ready and self._has_dropped():
             self._flush()
         for _, event in ready:
             self._hear_channel(event)
