@@ -48,6 +48,9 @@ class ActorTable:
     def start_answered(self, event: events.ActorStartAnswered) -> None:
         actor = self.hosted.get(event.actor)
         if actor is None:
+            # Its process died before this answer came: the calls in it were given to this node, and go back.
+            for number, packed, _, _ in event.calls:
+                self._return(number, packed)
             return
         if event.outcome not in (Reply.OK, Reply.MORE):
             self._node.out.append(actions.Kill(actor.worker))
@@ -148,10 +151,15 @@ class ActorTable:
         actor = self.hosted.get(head.actor)
         item: Item = (event.attempt, event.spec, {}, [])
         if actor is None:
-            self._node.finish_without_value(Attempt(event.spec, head, event.attempt, {}), Outcome.HANDED_BACK, "The actor is gone.")
+            self._return(event.attempt, event.spec)
             return
         self._line_up(actor, item)
         self._pump(actor)
+
+    def _return(self, number: int, packed: bytes) -> None:
+        """A call came for an actor that does not live here any more."""
+        attempt = Attempt(packed, specs.unpack_head(packed), number, {})
+        self._node.finish_without_value(attempt, Outcome.HANDED_BACK, "The actor is gone.")
 
     def call_done(self, worker: Worker) -> None:
         actor = self.hosted.get(worker.actor)

@@ -138,7 +138,7 @@ class Node:
 
     def cut(self) -> None:
         """The connection breaks: what is under way is lost, both ways; then everything unanswered is sent again."""
-        if self.is_dead or not self._up or self._was_stopped:
+        if self.is_dead or not self._up or self._is_stopped or self._was_stopped:
             return
         self._up = False
         self._requests.cut()

@@ -328,6 +328,17 @@ class TestDeath:
         node.gone(worker, started=2)
         assert node.finished(node.settle()) == {2: Outcome.CANCELLED}
 
+    def test_while_redis_was_handing_over_its_calls(self, node: Bench) -> None:
+        node.receive(creation(1))
+        worker = node.worker_of(1)
+        node.done(1)
+        node.settle()
+        node.gone(worker, started=1)
+        assert node.finished(answered(node, call(2, 1), call(3, 2), outcome=Reply.MORE)) == {
+            2: Outcome.HANDED_BACK,
+            3: Outcome.HANDED_BACK,
+        }
+
     def test_lives_again_on_the_same_node(self, node: Bench) -> None:
         """A call that was under way to its earlier life comes behind those that were parked, in its caller's order."""
         node.gone(born(node), started=1)
