@@ -27,7 +27,8 @@ if refusal then return refusal end
 local head = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec)))
 local actor, job = head[1], head[3]
 local full_name = record[2] .. '/' .. record[1]
-local creator_job = redis.call('HGET', channel, fields.job) or job
+local creator_job = redis.call('HGET', channel, fields.job)
+if not creator_job or creator_job == '' then creator_job = job end
 if not job_runs(creator_job) then return close_call(channel, number, {words.JOB_ENDED}) end
 if record[1] ~= '' then
   local other = redis.call('HGET', keys.actor_names, full_name)
@@ -52,6 +53,7 @@ if detached == 1 then
   end
 end
 redis.call('SADD', keys.job_actors(job), actor)
+if detached == 0 and redis.call('HGET', channel, fields.kind) == 'worker' then redis.call('SADD', keys.created(worker), actor) end
 redis.call('SADD', keys.holds(worker), actor .. 'fffffffe')
 redis.call('SET', keys.spec(actor), spec)
 local unpinned = pin(head)

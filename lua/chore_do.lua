@@ -13,14 +13,22 @@
 
 local function again(kind, id) redis.call('RPUSH', chores, kind .. ':' .. id) end
 
+local ACTORS = 50 -- in one slice: an actor's end takes longer than a task's
 local does = {}
 
 function does.wake(id) wake_dependents(id) end
 
+-- A worker that crashed takes the actors it created with it, as in Ray; one that left in order does not.
 function does.process(id)
+  if redis.call('HGET', keys.process(id), fields.crashed) == '1' then
+    local created = redis.call('SPOP', keys.created(id), ACTORS)
+    for _, actor in ipairs(created) do end_actor(actor, 'The actor is dead because its owner has died: the process that created it.') end
+    if #created == ACTORS then return again('process', id) end
+  end
   local holds = redis.call('SPOP', keys.holds(id), limits.SLICE)
   release(holds)
-  if #holds == limits.SLICE then again('process', id) else redis.call('DEL', keys.process(id), keys.inbox(id)) end
+  if #holds == limits.SLICE then return again('process', id) end
+  redis.call('DEL', keys.process(id), keys.inbox(id), keys.created(id))
 end
 
 -- No handle is left of an actor that is not alive.
@@ -58,16 +66,12 @@ end
 -- Actors first (their calls fail), then tasks, then functions, then the job itself.
 function does.job(id)
   redis.call('HSET', keys.job(id), fields.state, words.ENDED, fields.ended, now)
-  local actors = redis.call('SRANDMEMBER', keys.job_actors(id), 50)
+  local actors = redis.call('SRANDMEMBER', keys.job_actors(id), ACTORS)
   for _, actor in ipairs(actors) do
-    local node = redis.call('HGET', keys.actor(actor), fields.node)
-    local creating = redis.call('HGET', keys.task(actor), fields.node)
-    bury(actor, 'The job that created the actor has ended: its owner has died or left.')
+    end_actor(actor, 'The job that created the actor has ended: its owner has died or left.')
     redis.call('SREM', keys.job_actors(id), actor)
-    local host = node and node ~= '' and node or creating
-    if host and host ~= '' then post(host, words.MESSAGE_KILL, actor, 'its job has ended') end
   end
-  if #actors == 50 then return again('job', id) end
+  if #actors == ACTORS then return again('job', id) end
   local tasks = redis.call('SRANDMEMBER', keys.job_tasks(id), limits.SLICE)
   for _, task in ipairs(tasks) do cancel_for_job(task, id) end
   if #tasks == limits.SLICE then return again('job', id) end

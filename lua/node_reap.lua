@@ -53,7 +53,7 @@ if #objects < slice then
       redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'driver:' .. process)
       redis.call('SREM', keys.node_processes(id), process)
     else
-      end_process(process)
+      end_process(process, leaving ~= 1)
     end
   end
 end

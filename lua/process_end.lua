@@ -7,6 +7,7 @@
 --   worker    text     its id
 --   route     text     who says so: its node, or "direct"
 --   now       ms       0 = the server's clock
+--   crashed   int      1: it did not leave in order
 -- RETURN
 --   OK
 --   FENCED             it goes another way now
@@ -16,6 +17,6 @@ local current = redis.call('HGET', channel, fields.route)
 if current and current ~= route then return {words.FENCED} end
 
 -- every check passed: first write
-end_process(worker)
+end_process(worker, crashed == 1)
 send_mail()
 return {words.OK}

@@ -112,7 +112,7 @@ class DriverSession(Session):
         except (ConnectionError, RaySystemError):
             return
         if self._channel.welcome is None:
-            command = processes.end(self._keys, self._worker, "direct", 0)
+            command = processes.end(self._keys, self._worker, "direct", 0, False)
             connection = Connection.open(self._address, 5.0)
             connection.run(scripts_for(connection, self._keys.tag)[command.verb], command.keys, command.args)
             connection.close()

@@ -77,7 +77,7 @@ class Renewer:
         while not driver_end.poll(RENEW_S * 1000):
             if self._ask(renewal) == b"FENCED":
                 return  # declared dead: the driver is told so with its next call
-        self._ask(processes.end(self._keys, self._driver, DIRECT, 0))
+        self._ask(processes.end(self._keys, self._driver, DIRECT, 0, False))
 
     def _ask(self, command: Command) -> bytes:
         """The outcome, b"" while Redis is away: it names nobody as dead for a while after it came back."""

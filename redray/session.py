@@ -207,7 +207,7 @@ class Session(refs.RefKeeper):
             self._flush_batch()
             packed_methods = serialization.pack(serialization.serialize(methods))
             number = self._call(actors.create(spec.pack(head, payload), record, packed_methods), wants_reply=bool(options.name))
-            self._channel.flush()
+            self._send_out()
         del kept_alive
         if options.name:
             reply = self._await_reply(number)
@@ -338,16 +338,21 @@ class Session(refs.RefKeeper):
             self._table.add_own(object_id)
             self._arrived[object_id] = arrival
             self._call(command)
-            self._channel.flush()
+            self._send_out()
         return counted(object_id)
 
     def write_large(self, object: str, serialized: serialization.Serialized, tag: bytes = serialization.VALUE) -> str:
         """Write a value to the shared memory of this node (or, without one, send it to some node); returns that node's id."""
-        if self._channel.welcome is None:
-            return self._upload(object, serialized)
-        answer = self._ask_node(lambda request: messages.Allocate(request, object, serialized.size))
-        self._arena().write(serialized, answer[0], tag)
-        return self._channel.welcome.node
+        welcome = self._channel.welcome
+        if welcome is not None:
+            try:
+                answer = self._ask_node(lambda request: messages.Allocate(request, object, serialized.size))
+                self._arena().write(serialized, answer[0], tag)
+                return welcome.node
+            except NodeDiedError:
+                if self._channel.welcome is not None:
+                    raise
+        return self._upload(object, serialized)
 
     def _upload(self, object: str, serialized: serialization.Serialized) -> str:
         from redray.remote_objects import upload
@@ -519,7 +524,7 @@ class Session(refs.RefKeeper):
                 self._request += 1
                 self._locating[self._request] = far
                 self._post(messages.Locate(self._request, [ref.hex() for ref in far], -1))
-                self._channel.flush()
+                self._send_out()
 
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:
         from redray.background import ensure_reader
@@ -568,7 +573,7 @@ class Session(refs.RefKeeper):
         with self._lock:
             self._flush_batch()
             self._call(tasks.cancel(ref.task().hex(), force))
-            self._channel.flush()
+            self._send_out()
 
     def kill_actor(self, actor_id: ActorID, no_restart: bool) -> None:
         self._check_usable()
@@ -576,7 +581,7 @@ class Session(refs.RefKeeper):
         with self._lock:
             self._flush_batch()
             number = self._call(actors.kill(actor_id.hex(), no_restart, cause), wants_reply=True)
-            self._channel.flush()
+            self._send_out()
         self._await_reply(number)
 
     def lookup_actor(self, name: str, namespace: str) -> ActorDescription | None:
@@ -644,7 +649,7 @@ class Session(refs.RefKeeper):
         with self._lock:
             self._flush_batch()
             number = self._call(objects.hold([]), wants_reply=True)
-            self._channel.flush()
+            self._send_out()
         self._await_reply(number)
 
     # ---- refs (RefKeeper) --------------------------------------------------------------------------------------------------------
@@ -662,18 +667,24 @@ class Session(refs.RefKeeper):
         return self._channel.call(self._inbox.take_seen(), command, wants_reply)
 
     def _post(self, message: messages.AnyMessage) -> None:
-        """A frame that is no call, behind all that was said before."""
-        self._flush_batch()
+        """A frame that is no call, behind what was submitted before and ahead of releases: a result may contain what is let go."""
+        self._flush_submissions()
         self._channel.post(message)
 
     def _flush_batch(self) -> None:
         """Holds first, then what was submitted, then releases: nothing is let go before its successor is known."""
+        self._flush_submissions()
+        self._flush_releases()
+
+    def _flush_submissions(self) -> None:
         holds = self._table.take_holds()
         for first in range(0, len(holds), SLICE):
             self._call(objects.hold([id.hex() for id in holds[first : first + SLICE]]))
         if self._batch:
             batch, self._batch, self._batch_bytes = self._batch, [], 0
             self._call(tasks.submit("", batch))
+
+    def _flush_releases(self) -> None:
         if refs.dropped:
             releases = self._table.take_releases()
             for id in releases:
@@ -692,10 +703,14 @@ class Session(refs.RefKeeper):
     def _flush(self) -> None:
         with self._lock:
             self._flush_batch()
-            try:
-                self._channel.flush()
-            except ChannelLost as error:
-                self._reroute(error)
+            self._send_out()
+
+    def _send_out(self) -> None:
+        """What the channel takes of what was said. The lock is held."""
+        try:
+            self._channel.flush()
+        except ChannelLost as error:
+            self._reroute(error, self._channel)
 
     def _wake_flusher(self) -> None:
         self._unsent.set()
@@ -819,15 +834,18 @@ class Session(refs.RefKeeper):
             self._tell_followers()
 
     def _hear_channel(self, event: int) -> None:
-        try:
-            if event & select.POLLOUT:
-                with self._lock:
-                    self._channel.flush()
-            if event & ~select.POLLOUT:
-                for message in self._channel.receive():
-                    self._hear(message)
-        except ChannelLost as error:
-            self._reroute(error)
+        if event & select.POLLOUT:
+            with self._lock:
+                self._send_out()
+        if event & ~select.POLLOUT:
+            channel = self._channel
+            try:
+                heard = channel.receive()
+            except ChannelLost as error:
+                self._reroute(error, channel)
+                return
+            for message in heard:
+                self._hear(message)
 
     def _hear_inbox(self) -> None:
         messages = self._inbox.receive()
@@ -915,8 +933,9 @@ class Session(refs.RefKeeper):
         with self._lock:
             self._request += 1
             request = self._request
+            self._flush_releases()  # what they free may be what an Allocate waits for
             self._post(make(request))
-            self._channel.flush()
+            self._send_out()
         if not self._wait_until(lambda: request in self._answers, deadline, waits_for):
             raise GetTimeoutError("Get timed out: the values are ready, and were not brought to this node in time.")
         answer = self._answers.pop(request)
@@ -954,7 +973,8 @@ class Session(refs.RefKeeper):
     def _check_cluster(self) -> None:
         """Called when Redis does not answer. A session whose Redis is its own knows that the cluster is gone."""
 
-    def _reroute(self, cause: ChannelLost) -> None:
+    def _reroute(self, cause: ChannelLost, channel: NodeChannel | DirectChannel) -> None:
+        """`channel` is lost: go another way, unless another thread has done so meanwhile."""
         self._lost = ClusterLostError(f"The connection to the cluster is lost: {cause}")
         raise self._lost
 

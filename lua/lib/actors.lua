@@ -48,3 +48,12 @@ local function restart_or_bury(actor, cause)
   queue_again(actor, keys.task(actor), head)
   return words.RESTARTING
 end
+
+-- Bury an actor and have its process killed, wherever that is or is being made.
+local function end_actor(actor, cause)
+  local node = redis.call('HGET', keys.actor(actor), fields.node)
+  local creating = redis.call('HGET', keys.task(actor), fields.node)
+  bury(actor, cause)
+  local host = node and node ~= '' and node or creating
+  if host and host ~= '' then post(host, words.MESSAGE_KILL, actor, cause) end
+end

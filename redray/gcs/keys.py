@@ -31,6 +31,7 @@ FAMILIES: dict[str, str] = {
     "job_functions": "job_functions:",  # set: functions a job exported
     "fn": "function:",  # hash: a pickled function or class; deleted with its last user
     "actor": "actor:",  # hash: an actor; deleted when dead and without handles
+    "created": "created:",  # set: actors that a worker process created; deleted when it ends
     "parked": "parked:",  # zset: calls waiting for their actor to be alive, by their number; taken when it is, or failed when it is dead
     "callers": "callers:",  # hash: caller -> last call number recorded, per actor
     "logs": "logs:",  # stream: lines printed by a job's workers; capped; deleted at job end

@@ -10,8 +10,8 @@ def open(keys: Keys, worker: str, route: str, now: int, kind: str, job: str, pid
     return Command("process_open", [worker, route, now, kind, job, pid, namespace, config], (keys.process(worker),))
 
 
-def end(keys: Keys, worker: str, route: str, now: int) -> Command:
-    return Command("process_end", [worker, route, now], (keys.process(worker),))
+def end(keys: Keys, worker: str, route: str, now: int, crashed: bool) -> Command:
+    return Command("process_end", [worker, route, now, int(crashed)], (keys.process(worker),))
 
 
 def reap_driver(keys: Keys, worker: str, now: int) -> Command:

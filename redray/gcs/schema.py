@@ -100,7 +100,7 @@ _FIELD_NAMES = (
     # task and object
     "state job name node attempt retries refs unready unpinned watched value size at contains actor kind returns alive lineage demand "
     # process
-    "last reply route worker pid "
+    "last reply route worker pid crashed "
     # actor, job, node
     "class namespace creator detached max_restarts restarts max_task_retries methods cause init_failed function pickled users "
     "driver config started ended address host socket resources free labels version"

@@ -9,6 +9,7 @@ from redray.gcs.schema import Outcome, Reply
 from redray.worker import actions, events
 from redray.worker.hosted_actors import HostedActor
 from redray.messages import Done
+from redray.worker.policy import RunTimes
 from redray.worker.workers import Attempt, Worker, split_started
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Item = tuple[int, bytes, dict[str, bytes], list[str]]
 class ActorTable:
     def __init__(self, node: NodeState) -> None:
         self._node = node
+        self._run_times = RunTimes()
         self.hosted: dict[str, HostedActor] = {}
         self._missing: dict[str, set[str]] = {}  # call -> arguments that are not known to be ready
         self._to_learn: set[str] = set()
@@ -161,9 +163,14 @@ class ActorTable:
         attempt = Attempt(packed, specs.unpack_head(packed), number, {})
         self._node.finish_without_value(attempt, Outcome.HANDED_BACK, "The actor is gone.")
 
-    def call_done(self, worker: Worker) -> None:
+    def call_done(self, worker: Worker, attempt: Attempt, run_us: int) -> None:
         actor = self.hosted.get(worker.actor)
-        if actor is not None and actor.retiring:
+        if actor is None:
+            return
+        self._run_times.record(actor.method(attempt), run_us)
+        if actor.ordered:
+            self._pump(actor)
+        if actor.retiring:
             self._retire_if_done(actor)
 
     def _line_up(self, actor: HostedActor, item: Item) -> None:
@@ -219,6 +226,12 @@ class ActorTable:
         if not actor.alive:
             return
         worker = self._node.workers[actor.worker]
-        for attempt in actor.sendable(self._is_ready):
+
+        def may_go(attempt: Attempt) -> bool:
+            if not self._is_ready(attempt):
+                return False
+            return not actor.ordered or len(worker.sent) < self._run_times.ahead(actor.method(attempt))
+
+        for attempt in actor.sendable(may_go):
             if self._is_wanted(attempt):
                 self._node.send(worker, attempt)

@@ -8,7 +8,7 @@ earlier ones are still on their way through Redis.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from redray.worker.workers import Attempt
 
@@ -72,17 +72,20 @@ class HostedActor:
         for caller in self.callers.values():
             caller.line = deque(sorted(caller.line, key=lambda attempt: attempt.head.sequence))
 
-    def sendable(self, is_ready: Callable[[Attempt], bool]) -> list[Attempt]:
-        """Take from each caller's line the calls that may start now."""
-        calls: list[Attempt] = []
+    def method(self, attempt: Attempt) -> str:
+        """What run times of this call are kept under."""
+        return self.creation.head.function + attempt.head.function
+
+    def sendable(self, may_go: Callable[[Attempt], bool]) -> Iterator[Attempt]:
+        """Take from each caller's line, one after the other, the calls that may start now."""
         for caller in self.callers.values():
             if not self.ordered:
-                calls += [attempt for attempt in caller.line if is_ready(attempt)]
-                caller.line = deque(attempt for attempt in caller.line if not is_ready(attempt))
+                ready = [attempt for attempt in caller.line if may_go(attempt)]
+                caller.line = deque(attempt for attempt in caller.line if attempt not in ready)
+                yield from ready
                 continue
-            while caller.line and is_ready(caller.line[0]):
-                calls.append(caller.line.popleft())
-        return calls
+            while caller.line and may_go(caller.line[0]):
+                yield caller.line.popleft()
 
     def drain(self) -> list[Attempt]:
         """All calls that were never sent, in order."""

@@ -240,10 +240,14 @@ class Node:
 
     def loop(self) -> None:
         while not self._stopping:
-            for fd, _ in self._poll.poll(self._patience()):
+            ready = self._poll.poll(self._patience())
+            for fd, _ in ready:
                 handler = self._by_fd.get(fd)
-                if handler is not None:
+                if handler is not None and handler != self._template_reports:
                     handler()
+            # Last: what was said to a worker, or by it, before its end counts as before.
+            if any(fd == self._template.fileno() for fd, _ in ready):
+                self._template_reports()
             self._timers()
             self._turn()
 
@@ -267,6 +271,12 @@ class Node:
             self._reconnect()
         if self._link.wants_to_write:
             self._link.turn()
+
+    def _report_all(self) -> None:
+        """What has ended goes to Redis now, ahead of what follows: a finish names what its value contains, a release lets go of it."""
+        while self._state.has_more_to_settle():
+            self._state.settle()
+            self._act()
 
     def _is_inbox_up(self) -> bool:
         return self._inbox.fileno() >= 0
@@ -417,9 +427,11 @@ class Node:
         else:
             link.close()
 
-    def _end_process(self, link: ProcessLink) -> None:
+    def _end_process(self, link: ProcessLink, crashed: bool = False) -> None:
+        """Behind what its last tasks came to: a result may contain refs that only this process held."""
+        self._report_all()
         self._objects.release_process(link.worker)
-        self._link.run(processes.end(self._keys, link.worker, self.id, 0), lambda _: self._do_chores())
+        self._link.run(processes.end(self._keys, link.worker, self.id, 0, crashed), lambda _: self._do_chores())
 
     def _hello(self, link: ProcessLink, message: messages.Hello) -> None:
         link.kind, link.worker, link.pid = message.kind, message.worker, message.pid
@@ -456,6 +468,8 @@ class Node:
             self._act()
         elif call.verb == "object_put":
             self._put(link, args)
+        elif call.verb == "object_release" and link.kind == "worker":
+            self._report_all()
         elif call.verb == "function_export":
             self._jobs.learn_function(args[0].decode(), args[3])
         self._link.relay(link.worker, call.number, call.seen, call.verb, args, lambda reply: self._answered(link, call, reply))
@@ -541,7 +555,7 @@ class Node:
             self._unwatch(reader.fileno())
             reader.close()
         if link is not None:
-            self._end_process(link)
+            self._end_process(link, report.status != 0)
         self._handle(events.WorkerGone(report.worker, report.started, describe_exit(report.status, report.pid, tail)))
 
     def _read_output(self, link: ProcessLink, reader: LineReader, stream: str) -> None:

@@ -314,7 +314,7 @@ class NodeState:
             return
         self.finish_done(attempt, done)
         if attempt.head.kind == ACTOR_CALL:
-            self.actors.call_done(worker)
+            self.actors.call_done(worker, attempt, done.run_us)
             return
         self._run_times.record(attempt.head.function, done.run_us)
         self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended

@@ -157,7 +157,7 @@ class Cluster:
         return id
 
     def end(self, worker: str, now: int = NOW) -> Any:
-        return self.run(processes.end(self.keys, worker, self.routes[worker], now))
+        return self.run(processes.end(self.keys, worker, self.routes[worker], now, False))
 
     # ---- the usual calls -------------------------------------------------------------------------------------------
     def submit(self, *packed_specs: bytes, by: str = DRIVER, claims: str = "") -> Any:

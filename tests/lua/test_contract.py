@@ -56,7 +56,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
 # Scripts without a number may be repeated at will; they name their keys themselves.
 FREE: dict[str, Callable[[Any], Command]] = {
     "process_open": lambda keys: processes.open(keys, OTHER, "direct", NOW, "driver", OTHER, 1, "space", b""),
-    "process_end": lambda keys: processes.end(keys, DRIVER, "direct", NOW),
+    "process_end": lambda keys: processes.end(keys, DRIVER, "direct", NOW, False),
     "driver_reap": lambda keys: processes.reap_driver(keys, DRIVER, LATER),
     "node_register": lambda keys: nodes.register(keys, NODE, NOW, 1, {}),
     "node_reap": lambda keys: nodes.reap(keys, NODE, LATER, False),
