@@ -99,13 +99,15 @@ class Node:
             self.world.later(1_000 if self.state.is_at_rest() else 100, self._tick)
 
     def is_quiet(self) -> bool:
+        if self.is_dead:
+            return self.is_over
         pipes = [self._requests, self._replies, self.world.mail[self.id]]
         busy = (
             self._is_stopped
             or any(worker.is_busy() for worker in self.workers.values())
             or any(pipe.on_it for pipe in pipes)
         )
-        return self.is_dead or (self.state.is_at_rest() and not self._unanswered and not busy)
+        return self.state.is_at_rest() and not self._unanswered and not busy
 
     # ---- Redis ---------------------------------------------------------------------------------------------------
     def call(self, on_reply: Callable[[Any], None] | None, verb: str, *args: Any) -> None:

@@ -334,10 +334,8 @@ class TestDeath:
         node.done(1)
         node.settle()
         node.gone(worker, started=1)
-        assert node.finished(answered(node, call(2, 1), call(3, 2), outcome=Reply.MORE)) == {
-            2: Outcome.HANDED_BACK,
-            3: Outcome.HANDED_BACK,
-        }
+        out = answered(node, call(2, 1), call(3, 2), outcome=Reply.MORE)
+        assert node.finished(out) == dict.fromkeys((2, 3), Outcome.HANDED_BACK)
 
     def test_lives_again_on_the_same_node(self, node: Bench) -> None:
         """A call that was under way to its earlier life comes behind those that were parked, in its caller's order."""

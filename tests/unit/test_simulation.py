@@ -205,6 +205,7 @@ class Scenario:
             left = {id: what for id, what in stuck.items() if what[0] not in FINAL}
             raise AssertionError(f"Not over after {LIMIT_MS / 1000:g} s: {left}; to happen: {self.pending}")
         self.world.run(lambda: False, self.world.now + 5_000)  # stragglers, and idle workers that leave
+        assert self.world.run(self.is_over, self.world.now + 5_000), "never quiet again"
 
     def verify(self) -> None:
         self.verify_rest()
