@@ -1,7 +1,4 @@
-"""What the Lua scripts do, in memory and in short: queues, claims, fenced finishes, retries, actors, channels.
-
-Enough for a simulation of nodes around it; the scripts themselves are tested against a real Redis.
-"""
+"""What the Lua scripts do, in memory and in short. The scripts themselves are tested against a real Redis."""
 
 from __future__ import annotations
 
@@ -215,12 +212,13 @@ class Cluster:
         if task is None or task.node != node or task.attempt != end.attempt or task.state not in ("CLAIMED", "RUNNING"):
             return False
         outcome = end.outcome
-        again = outcome in (Outcome.RETRY, Outcome.CRASHED) and task.retries != 0
-        if (again or outcome == Outcome.HANDED_BACK) and task.head.job not in self.ended_jobs:
-            self._run_again(task, outcome != Outcome.HANDED_BACK)
+        retried = outcome in (Outcome.RETRY, Outcome.CRASHED) and task.retries != 0
+        again = retried or outcome == Outcome.HANDED_BACK
+        if again and task.head.job not in self.ended_jobs:
+            self._run_again(task, counts=retried)
         elif outcome == Outcome.VALUE:
             self._end(task, TaskState.FINISHED, values[0])
-        elif outcome in (Outcome.CANCELLED, Outcome.HANDED_BACK):
+        elif again or outcome == Outcome.CANCELLED:
             self._end(task, TaskState.CANCELLED, b"S cancelled")
         else:
             self._end(task, TaskState.FAILED, values[0] if values else b"S crashed")
