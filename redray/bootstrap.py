@@ -16,11 +16,13 @@ from redray.exceptions import ClusterLostError, RaySystemError
 from redray.gcs import processes
 from redray.gcs.address import Address
 from redray.gcs.check import check_server, scripts_for
-from redray.gcs.client import Connection
+from redray.gcs.client import Connection, ReplyError
 from redray.gcs.keys import Keys
 from redray.gcs.server import EmbeddedServer
 from redray.ids import JobID, WorkerID
 from redray.session import Session
+
+RECONNECT_S = 30.0
 
 
 class DriverSession(Session):
@@ -61,7 +63,7 @@ class DriverSession(Session):
             self._keeps_lease = True
             self.on_close.append(LeaseKeeper(self._address, self._keys, self._worker).close)
 
-    def _reroute(self, cause: ChannelLost) -> None:
+    def _reroute(self, cause: ChannelLost, channel: NodeChannel | DirectChannel) -> None:
         """The node is gone. An embedded cluster is then gone too; in any other, Redis takes over what was not acknowledged."""
         if self.server is not None:
             from redray.worker.launch import last_lines
@@ -69,14 +71,26 @@ class DriverSession(Session):
             text = f"The embedded cluster of this driver has ended: {cause} The node's log ends with:\n{last_lines(self.node_log)}"
             self._lost = ClusterLostError(text)
             raise self._lost
-        try:
-            self._channel.close()
-            self._go_direct()
-        except (ConnectionError, RaySystemError) as error:
-            self._lost = ClusterLostError(f"The connection to the cluster is lost: {cause} {error}")
-            raise self._lost from error
-        self._asked.clear()
-        self._answer_lost_requests()
+        with self._lock:
+            if channel is not self._channel:
+                return
+            channel.close()
+            self._reach_redis(cause)
+            self._asked.clear()
+            self._answer_lost_requests()
+
+    def _reach_redis(self, cause: ChannelLost) -> None:
+        """A restart of Redis is a pause."""
+        deadline = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                self._go_direct()
+                return
+            except (ConnectionError, RaySystemError, ReplyError) as error:
+                if isinstance(error, RaySystemError) or time.monotonic() > deadline:
+                    self._lost = ClusterLostError(f"The connection to the cluster is lost: {cause} {error}")
+                    raise self._lost from error
+            time.sleep(0.1)
 
     def _answer_lost_requests(self) -> None:
         """What the dead node was asked will never be answered."""

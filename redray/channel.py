@@ -6,6 +6,7 @@ again: Redis answers REPEAT to what it had.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redray import messages
+from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.check import scripts_for
 from redray.gcs.client import Connection, ConnectionLost, ReplyError
@@ -202,7 +204,7 @@ class DirectChannel:
         )
         reply = self._connection.run(self._scripts[opening.verb], opening.keys, opening.args)
         if reply[0] != b"OK":
-            raise ChannelLost("The cluster has ended this process: its lease ran out.")
+            raise RaySystemError("The cluster has ended this process: its lease ran out.")
         self._connection.load_all([self._scripts[name] for name in self._scripts])
         for call in self._calls.after(int(reply[1])):
             self._send(call)
@@ -229,10 +231,8 @@ class DirectChannel:
         if call.verb == "task_submit":
             args[5] = "-" * (len(args) - 6)
         self._waiting.append(call)
-        try:
+        with contextlib.suppress(ConnectionLost):  # the call is kept; `flush` and `receive` say so
             self._connection.send(script_call(self._scripts[call.verb], (self._keys.process(self._worker),), args))
-        except ConnectionLost as error:
-            raise ChannelLost(str(error)) from error
 
     def flush(self) -> None:
         try:

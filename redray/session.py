@@ -22,6 +22,8 @@ from redray.exceptions import (
     ActorAlreadyExistsError,
     ClusterLostError,
     GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
     PendingCallsLimitExceeded,
     RaySystemError,
     RayTaskError,
@@ -48,7 +50,10 @@ INLINE_BYTES = 100 * 1024
 BATCH_BYTES = 8 * 1024
 SLICE = 500
 FLUSH_S = 0.001  # what is submitted while something is outstanding waits so long for company
+MAP_S = 5.0  # for a value on this node to be mapped, whatever the timeout of its get
 DROPPED_S = 0.1  # how often a thread looks whether refs were dropped
+DOWNLOAD_S = 30.0  # for an object that is computed again meanwhile
+RETRY_S = 0.2
 
 _current: Session | None = None
 
@@ -350,9 +355,12 @@ class Session(refs.RefKeeper):
                 self._arena().write(serialized, answer[0], tag)
                 return welcome.node
             except NodeDiedError:
-                if self._channel.welcome is not None:
+                if self._has_node():
                     raise
         return self._upload(object, serialized)
+
+    def _has_node(self) -> bool:
+        return self._channel.welcome is not None
 
     def _upload(self, object: str, serialized: serialization.Serialized) -> str:
         from redray.remote_objects import upload
@@ -451,23 +459,47 @@ class Session(refs.RefKeeper):
         self, locate: list[ObjectRef[Any]], deadline: float | None, found: dict[bytes, bytes | memoryview]
     ) -> None:
         ids = list(dict.fromkeys(locate))
-        if self._channel.welcome is None:
-            from redray.remote_objects import download
-
-            for ref in ids:
-                arrival = self._arrived[ref]
-                assert isinstance(arrival, Located)
-                arrival.view = found[ref] = download(self.query, self._keys, self._address, ref.hex(), arrival)
+        if deadline is not None and all(self._is_on_this_node(ref) for ref in ids):
+            deadline = max(deadline, time.monotonic() + MAP_S)  # they are ready and here: timeout=0 may map them
+        if not self._has_node():
+            found.update((ref, self._download(ref, deadline)) for ref in ids)
             return
-        answers = self._ask_node(
-            lambda request: messages.Locate(request, [ref.hex() for ref in ids], -1), deadline, waits_for=ids
-        )
+        try:
+            answers = self._ask_node(
+                lambda request: messages.Locate(request, [ref.hex() for ref in ids], -1), deadline, waits_for=ids
+            )
+        except NodeDiedError:
+            if self._has_node():
+                raise
+            self._bring_large(locate, deadline, found)
+            return
         for ref, answer in zip(ids, answers, strict=True):
             packed = self.take_answer(ref.hex(), answer)
             found[ref] = packed
             arrival = self._arrived.get(ref)
             if isinstance(arrival, Located):
                 arrival.view = packed
+
+    def _download(self, ref: ObjectRef[Any], deadline: float | None) -> bytes | memoryview:
+        """Without a node: from whoever has it. Where nobody does any more, it may be computed again soon."""
+        from redray.remote_objects import download
+
+        give_up = time.monotonic() + DOWNLOAD_S
+        while isinstance(arrival := self._arrived[ref], Located):
+            try:
+                arrival.view = download(self.query, self._keys, self._address, ref.hex(), arrival)
+                return arrival.view
+            except ObjectLostError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(RETRY_S)
+            del self._arrived[ref]
+            self._asked.discard(ref)
+            self._lagged = True  # ask for this one though it is our own
+            self._want([ref])
+            if not self._wait_until(lambda: ref in self._arrived, deadline, waits_for=[ref]):
+                raise GetTimeoutError(f"Get timed out: object {ref.hex()} was not brought here in time.")
+        return self._bring([ref], deadline)[ref]
 
     def take_answer(self, object: str, answer: Any) -> bytes | memoryview:
         """One element of the answer to Locate, as packed bytes."""
@@ -510,6 +542,10 @@ class Session(refs.RefKeeper):
             return True
         welcome = self._channel.welcome
         return welcome is None or welcome.node in arrival.nodes
+
+    def _is_on_this_node(self, ref: bytes) -> bool:
+        arrival, welcome = self._arrived.get(ref), self._channel.welcome
+        return isinstance(arrival, Located) and welcome is not None and welcome.node in arrival.nodes
 
     def _fetch_local(self, refs: Iterable[bytes]) -> None:
         """Ask the node to bring what has arrived elsewhere; its answers come while we wait."""
@@ -741,7 +777,7 @@ class Session(refs.RefKeeper):
             own = self.worker_id
             ask = []
             for ref in missing:
-                if ref not in self._asked and (self._lagged or ref[:8] != own):
+                if ref not in self._asked and (self._lagged or ref[:8] != own or ref[:12] + FIRST not in self._outstanding):
                     ask.append(ref[:])
             self._asked.update(ask)
             self._flush_batch()

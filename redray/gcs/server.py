@@ -24,12 +24,17 @@ BINARIES = ("redis-server", "valkey-server")
 _POLL_SECONDS = 0.0003  # between two attempts to connect to a starting server, which takes about 7 ms
 _START_SECONDS = 10.0
 _LONGEST_SOCKET_PATH = 103  # bytes: 107 on Linux, 103 on macOS
-# The working directory is compared because a process id may by then be another's. Without a server's id yet, removing
-# its directory ends the server too: it cannot make its socket.
+# The working directory is compared because a process id may by then be another's. An owner that dies before it has
+# told the id leaves either a server that has no directory any more to make its socket in, and ends, or one whose working
+# directory gives it away.
 _GUARDIAN = """cd /; trap '' HUP INT TERM
 read -r server
 read -r released && exit
 if [ -n "$server" ] && { [ ! -d /proc/self ] || [ "/proc/$server/cwd" -ef "$1" ]; }; then kill -9 "$server"; fi
+if [ -z "$server" ] && mv -- "$1" "$1.gone"; then
+  for entry in /proc/[0-9]*; do if [ "$entry/cwd" -ef "$1.gone" ]; then kill -9 "${entry#/proc/}"; fi; done
+  rm -rf -- "$1.gone"
+fi
 rm -rf -- "$1"
 """
 _EPHEMERAL = {"save": "", "appendonly": "no"}
@@ -129,9 +134,9 @@ class EmbeddedServer:
         folder = os.path.realpath(directory)
         address = Address.unix(_socket_path(folder))
         binary = binary or find_server()
-        config = _write_config(folder, {"port": "0", **_EPHEMERAL})
         guard_pipe, guardian = _start_guardian(folder)
         server = cls(-1, address, folder, guard_pipe, guardian)
+        config = _write_config(folder, {"port": "0", **_EPHEMERAL})
         try:
             server.pid = _spawn(binary, config, folder)
         except RaySystemError:

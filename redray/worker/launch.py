@@ -1,4 +1,4 @@
-"""Starting a node process: its configuration goes through a pipe, because it holds secrets and command lines can be read by all."""
+"""Starting a node process. Its configuration is handed over in a nameless file: it holds secrets, and all can read command lines."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def last_lines(log: str, count: int = 12) -> str:
 
 def begin_node(config: NodeConfig) -> StartingNode:
     """Start `python -m redray.worker` in a session of its own, so that a terminal's Ctrl-C is for the driver alone."""
-    config_in, config_out = os.pipe()
+    config_in = _written_down(config)
     ready_in, ready_out = os.pipe()
     log = os.path.join(config.session_directory or config.temp_dir or "/tmp", f"node-{os.urandom(4).hex()}.log")
     actions = [
@@ -99,9 +99,21 @@ def begin_node(config: NodeConfig) -> StartingNode:
     finally:
         os.close(config_in)
         os.close(ready_out)
-        with open(config_out, "wb") as pipe:
-            pipe.write(msgspec.json.encode(config))
     return StartingNode(pid, ready_in, log)
+
+
+def _written_down(config: NodeConfig) -> int:
+    """A nameless file with the configuration: all of it is there before the node is, whatever happens to this process then."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("redray-config")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as nameless:
+            file = os.dup(nameless.fileno())
+    os.write(file, msgspec.json.encode(config))
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
 
 
 def python_environment() -> dict[str, str]:

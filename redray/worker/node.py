@@ -222,8 +222,9 @@ class Node:
             self._link.close()
             self._inbox.close()
         self._directory.close()
-        if self._config.session_directory and not self._has_owner():
-            remove_directory(self._config.session_directory)  # nobody is left to read its log, or to remove it
+        directory = self._config.session_directory
+        if directory and not self._has_owner() and not os.path.exists(f"{directory}/redis.conf"):
+            remove_directory(directory)  # its driver died before the server and its guardian were there
 
     # ---- the loop ----------------------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
@@ -604,7 +605,8 @@ class Node:
                     return
                 link.functions.add(action.function)
                 run.function = pickled
-            link.name = action.name
+            if not action.is_call:  # an actor prints under its class, whatever method runs
+                link.name = action.name
             link.held.popleft()
             link.post(run)
             self._dirty.add(link)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from redray import messages
-from redray.channel import ChannelLost, NodeChannel
+from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
@@ -170,7 +170,7 @@ class WorkerSession(Session):
         if ready:
             self._tell_followers()
 
-    def _reroute(self, cause: ChannelLost) -> None:
+    def _reroute(self, cause: ChannelLost, channel: NodeChannel | DirectChannel) -> None:
         self._lost = RaySystemError("The node of this worker is gone.")
         raise self._lost
 
