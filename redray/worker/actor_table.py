@@ -21,7 +21,7 @@ Item = tuple[int, bytes, dict[str, bytes], list[str]]
 class ActorTable:
     def __init__(self, node: NodeState) -> None:
         self._node = node
-        self._run_times = RunTimes()
+        self.run_times = RunTimes()
         self.hosted: dict[str, HostedActor] = {}
         self._missing: dict[str, set[str]] = {}  # call -> arguments that are not known to be ready
         self._to_learn: set[str] = set()
@@ -167,7 +167,7 @@ class ActorTable:
         actor = self.hosted.get(worker.actor)
         if actor is None:
             return
-        self._run_times.record(actor.method(attempt), run_us)
+        self.run_times.record(actor.method(attempt), run_us)
         if actor.ordered:
             self._pump(actor)
         if actor.retiring:
@@ -230,7 +230,7 @@ class ActorTable:
         def may_go(attempt: Attempt) -> bool:
             if not self._is_ready(attempt):
                 return False
-            return not actor.ordered or len(worker.sent) < self._run_times.ahead(actor.method(attempt))
+            return not actor.ordered or len(worker.sent) < self.run_times.ahead(actor.method(attempt))
 
         for attempt in actor.sendable(may_go):
             if self._is_wanted(attempt):

@@ -77,15 +77,21 @@ class HostedActor:
         return self.creation.head.function + attempt.head.function
 
     def sendable(self, may_go: Callable[[Attempt], bool]) -> Iterator[Attempt]:
-        """Take from each caller's line, one after the other, the calls that may start now."""
-        for caller in self.callers.values():
-            if not self.ordered:
+        """Take from the callers' lines, in turn, the calls that may start now: who has called often must not starve others."""
+        if not self.ordered:
+            for caller in self.callers.values():
                 ready = [attempt for attempt in caller.line if may_go(attempt)]
                 caller.line = deque(attempt for attempt in caller.line if attempt not in ready)
                 yield from ready
-                continue
-            while caller.line and may_go(caller.line[0]):
-                yield caller.line.popleft()
+            return
+        waiting = [id for id, caller in self.callers.items() if caller.line]
+        while waiting:
+            waiting = [id for id in waiting if self.callers[id].line and may_go(self.callers[id].line[0])]
+            for id in waiting:
+                line = self.callers[id].line
+                if may_go(line[0]):
+                    self.callers[id] = self.callers.pop(id)  # it had its turn
+                    yield line.popleft()
 
     def drain(self) -> list[Attempt]:
         """All calls that were never sent, in order."""

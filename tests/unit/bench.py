@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from redray import spec as specs
-from redray.gcs.schema import Outcome
+from redray.gcs.schema import Outcome, Reply
 from redray.messages import Done, Returned
 from redray.worker import actions, events
 from redray.worker.state import NodeState
@@ -15,6 +15,7 @@ from redray.worker.workers import Attempt, Worker
 JOB = "00000000000000j1"
 DRIVER = "aaaaaaaaaaaaaaaa"
 OTHER = "bbbbbbbbbbbbbbbb"
+ACTOR = "aaaaaaaaaaaaaaaa00000001"
 Kind = TypeVar("Kind")
 
 
@@ -212,3 +213,27 @@ def of(kind: type[Kind], out: Sequence[actions.Action]) -> list[Kind]:
 def asked(out: Sequence[actions.Action]) -> int:
     """How much work was asked for."""
     return sum(action.limit for action in out if isinstance(action, (actions.Claim, actions.RecordFinishes)))
+
+
+# ---- an actor, whose creation is task 1 -----------------------------------------------------------------------------
+def born(node: Bench, *, attempt: int = 1, callers: dict[str, int] | None = None, **options: Any) -> str:
+    """An actor that lives on the node; returns its worker."""
+    node.receive(creation(1, **options), attempt=attempt)
+    worker = node.worker_of(1)
+    node.done(1)
+    node.settle()
+    answered(node, callers=callers)
+    return worker
+
+
+def answered(
+    node: Bench, *calls: bytes, outcome: str = Reply.OK, callers: dict[str, int] | None = None
+) -> list[actions.Action]:
+    items: list[tuple[int, bytes, dict[str, bytes], list[str]]] = [(1, packed, {}, []) for packed in calls]
+    node.handle(events.ActorStartAnswered(ACTOR, outcome, items, callers or {}))
+    return node.settle()
+
+
+def received(node: Bench, packed: bytes, attempt: int = 1) -> list[actions.Action]:
+    node.handle(events.CallReceived(attempt, packed))
+    return node.settle()
