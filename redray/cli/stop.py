@@ -9,6 +9,7 @@ import click
 
 from redray.cli.options import temp_dir_option
 from redray.local_cluster import Process, find_local_cluster, forget, is_private, locked
+from redray.store.janitor import sweep
 
 _LAST_RESORT = 5.0  # seconds for the operating system to bury a process after SIGKILL
 
@@ -34,6 +35,7 @@ def command(force: bool, grace_period: float, temp_dir: str) -> int:
             click.echo("Nothing to stop: no cluster was started on this machine.")
             return 0
         survivors = end(cluster.alive(), 0 if force else grace_period)
+        sweep()  # a node that was killed has left its shared memory behind
         if survivors:
             pids = ", ".join(str(process.pid) for process in survivors)
             raise click.ClickException(f"these processes do not end, even when killed: {pids}.")

@@ -53,12 +53,13 @@ def temp_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A short REDRAY_TEMP_DIR of this test's own. At the end no process, file or shared memory may be left of it."""
     directory = tempfile.mkdtemp(prefix="redray-t-", dir="/tmp")  # a unix socket's path must be short
     monkeypatch.setenv("REDRAY_TEMP_DIR", directory)
+    before = shared_memory()
     yield directory
     ray.shutdown()
     try:
         wait_until(lambda: not processes_of(directory), what=f"the processes of {directory} to end")
         wait_until(lambda: not list(Path(directory).glob("session-*")), what="the session directories to be removed")
-        wait_until(lambda: not owned_by_the_dead(shared_memory()), what="the shared memory of dead nodes to be removed")
+        wait_until(lambda: not owned_by_the_dead(shared_memory() - before), what="the shared memory of dead nodes to be removed")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
