@@ -16,12 +16,14 @@ end
 -- The actor is dead for good: its name is free at once, calls that wait for it fail, now or as a chore.
 local function bury(actor, cause)
   local key = keys.actor(actor)
-  local record = redis.call('HMGET', key, fields.state, fields.node, fields.job, fields.detached, fields.name, fields.namespace)
+  local record = redis.call('HMGET', key, fields.state, fields.node, fields.job, fields.detached, fields.name, fields.namespace,
+    fields.creator)
   if not record[1] or record[1] == words.DEAD then return end
   redis.call('HSET', key, fields.state, words.DEAD, fields.cause, cause, fields.ended, redis.call('TIME')[1])
   if record[5] and record[5] ~= '' then redis.call('HDEL', keys.actor_names, record[6] .. '/' .. record[5]) end
   if record[2] ~= '' then redis.call('SREM', keys.node_actors(record[2]), actor) end
   redis.call('SREM', keys.job_actors(record[3]), actor)
+  redis.call('SREM', keys.created(record[7]), actor)
   drop_creation(actor, record[3])
   if redis.call('EXISTS', keys.parked(actor)) == 1 then redis.call('RPUSH', keys.chores, 'parked:' .. actor) end
   if record[4] == '1' then

@@ -39,12 +39,20 @@ local function recompute(key, task)
   return true
 end
 
+local function announce_loss(id, key, watched, refs)
+  local text = 'Object ' .. id .. ' is lost: the only node that had it has died or dropped it, and it cannot be computed again.'
+  local packed = system_error('ObjectLostError', text)
+  local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST
+  redis.call('HSET', key, fields.state, state, fields.value, packed)
+  wake(id, watched, refs > 0, announcement(packed))
+end
+
 -- A node's copy of an object is gone. When it was the last one the object is computed again, or lost.
 local function lose_copy(id, node)
   local key = object_key(id)
-  local record = redis.call('HMGET', key, fields.at, fields.watched, fields.refs)
+  local record = redis.call('HMGET', key, fields.at, fields.watched, fields.refs, fields.contains)
   if not record[1] then return end
-  local others = {}
+  local others, inner = {}, {}
   for other in string.gmatch(record[1], '%S+') do
     if other ~= node then others[#others + 1] = other end
   end
@@ -52,11 +60,9 @@ local function lose_copy(id, node)
     redis.call('HSET', key, fields.at, table.concat(others, ' '))
     return
   end
-  redis.call('HDEL', key, fields.at, fields.size)
-  if not is_put(id) and recompute(key, string.sub(id, 1, 24)) then return end
-  local text = 'Object ' .. id .. ' is lost: the only node that had it has died or dropped it, and it cannot be computed again.'
-  local packed = system_error('ObjectLostError', text)
-  local state = string.sub(id, 25) == '00000000' and words.FAILED or words.LOST
-  redis.call('HSET', key, fields.state, state, fields.value, packed)
-  wake(id, record[2], tonumber(record[3]) > 0, announcement(packed))
+  redis.call('HDEL', key, fields.at, fields.size, fields.contains)
+  if is_put(id) or not recompute(key, string.sub(id, 1, 24)) then announce_loss(id, key, record[2], tonumber(record[3])) end
+  -- Last, because in a circle of references it may free this very object.
+  for each in string.gmatch(record[4] or '', '%S+') do inner[#inner + 1] = each end
+  release(inner)
 end

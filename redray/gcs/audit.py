@@ -202,6 +202,10 @@ def _actors(state: Snapshot) -> Iterator[str]:
     yield from _lists_agree("job_actors", state, {(r["job"], id) for id, r in living.items()})
     alive = {(r["node"], id) for id, r in living.items() if r.get("state") == ActorState.ALIVE}
     yield from _lists_agree("node_actors", state, alive)
+    for process, actors in state.members["created"].items():
+        for actor in actors:
+            if actor not in living:
+                yield f"Process {process} is said to have created {actor}, which is dead."
     for family in ("callers", "parked"):
         for actor in state.ids(family):
             record = state.hash("actor", actor)
@@ -220,7 +224,7 @@ def _lists_agree(family: str, state: Snapshot, said: set[tuple[str, str]]) -> It
 
 def _processes(state: Snapshot) -> Iterator[str]:
     known = state.hashes["process"]
-    for family in ("holds", "inbox"):
+    for family in ("holds", "inbox", "created"):
         for id in state.ids(family):
             if id not in known and f"process:{id}" not in state.chores:
                 yield f"Process {id} is gone, but its {family} key is left."

@@ -23,8 +23,9 @@ _HASHES = {
     "fn": "users contains",
     "callers": "none",
 }
-_SETS = ("watchers", "holds", "node_tasks", "node_actors", "node_objects", "node_processes", "job_tasks", "job_actors",
-         "job_functions")  # fmt: skip
+_SETS = (
+    "watchers holds created node_tasks node_actors node_objects node_processes job_tasks job_actors job_functions"
+).split()
 _READ: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "dependents": lambda key: ("LRANGE", key, 0, -1),
     "queue": lambda key: ("ZRANGE", key, 0, -1),

@@ -156,8 +156,8 @@ class Cluster:
         assert self.open(id, route, "worker", job)[0] == b"OK"
         return id
 
-    def end(self, worker: str, now: int = NOW) -> Any:
-        return self.run(processes.end(self.keys, worker, self.routes[worker], now, False))
+    def end(self, worker: str, now: int = NOW, crashed: bool = False) -> Any:
+        return self.run(processes.end(self.keys, worker, self.routes[worker], now, crashed))
 
     # ---- the usual calls -------------------------------------------------------------------------------------------
     def submit(self, *packed_specs: bytes, by: str = DRIVER, claims: str = "") -> Any:

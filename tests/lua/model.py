@@ -67,6 +67,7 @@ class Actor:
     max_restarts: int
     name: str
     detached: bool
+    creator: str = ""  # the worker whose crash it does not survive
     state: str = "PENDING"
     node: str = ""
     restarts: int = 0
@@ -89,6 +90,7 @@ class Control:
         self.values: dict[str, Value] = {}
         self.actors: dict[str, Actor] = {}
         self.chores: list[tuple[str, str]] = []
+        self.crashed: set[str] = set()
 
     # ---- references --------------------------------------------------------------------------------------------------
     def exists(self, id: str) -> bool:
@@ -255,8 +257,11 @@ class Control:
         if value is None or not value.at:
             return
         value.at.discard(node)
-        if not value.at and not self.recompute(id):
-            self.publish(id, error("ObjectLostError"), contains=value.contains)
+        if value.at:
+            return
+        value.contains = []
+        if not self.recompute(id):
+            self.publish(id, error("ObjectLostError"))
             if id.endswith("00000000"):
                 self.tasks[id[:24]].state = TaskState.FAILED
 
@@ -276,7 +281,8 @@ class Control:
 
     # ---- actors ------------------------------------------------------------------------------------------------------
     def create_actor(self, process: str, head: TaskHead, name: str, max_restarts: int, detached: bool) -> None:
-        self.actors[head.task] = Actor(head.job, max_restarts, name, detached)
+        creator = process if self.processes[process].kind == "worker" and not detached else ""
+        self.actors[head.task] = Actor(head.job, max_restarts, name, detached, creator)
         if detached:
             self.running_jobs.add(head.job)
         self.submit(process, head)
@@ -323,8 +329,9 @@ class Control:
         if kind == "driver":
             self.running_jobs.add(job)
 
-    def end_process(self, id: str) -> None:
+    def end_process(self, id: str, crashed: bool) -> None:
         process = self.processes.pop(id)
+        self.crashed |= {id} if crashed else set()
         self.chores.append(("process", id))
         if process.kind == "driver":
             self.running_jobs.discard(process.job)
@@ -344,7 +351,7 @@ class Control:
             if process.route == node and process.kind == "driver":
                 process.route = "direct"
             elif process.route == node:
-                self.end_process(id)
+                self.end_process(id, crashed=True)
 
     def reap_task(self, task: Task) -> None:
         if task.head.kind == ACTOR_CREATION:
@@ -358,17 +365,16 @@ class Control:
 
     # ---- chores ------------------------------------------------------------------------------------------------------
     def do_chores(self) -> None:
+        self.bury_unneeded()
         while self.chores:
             kind, id = self.chores.pop(0)
             getattr(self, f"do_{kind}")(id)
             self.collect()
-            if not self.chores:
-                self.bury_unneeded()
-        self.bury_unneeded()
-        if self.chores:
-            self.do_chores()
+            self.bury_unneeded()
 
     def do_process(self, id: str) -> None:
+        for actor in [actor for actor, record in self.actors.items() if record.creator == id and id in self.crashed]:
+            self.bury(actor)
         del self.holds[id]
 
     def do_parked(self, id: str) -> None:

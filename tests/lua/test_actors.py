@@ -391,3 +391,25 @@ def test_many_actors_end_with_their_job(cluster: Cluster) -> None:
     cluster.end(DRIVER)
     cluster.chores()
     assert cluster.names() == set()
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_an_actor_ends_with_the_crash_of_the_worker_that_created_it(cluster: Cluster, crashed: bool) -> None:
+    cluster.worker(WORKER)
+    cluster.create_actor(A, by=WORKER, job=DRIVER)
+    cluster.hold(handle(A), by=DRIVER)
+    cluster.claim()
+    cluster.start_actor(A)
+    cluster.end(WORKER, crashed=crashed)
+    cluster.chores()
+    assert cluster.hash(cluster.keys.actor(A))["state"] == ("DEAD" if crashed else "ALIVE")
+    assert len(cluster.heard(NODE, "kill")) == crashed
+
+
+def test_a_worker_is_not_remembered_as_the_creator_of_dead_actors(cluster: Cluster) -> None:
+    """It may live long, and create many."""
+    cluster.worker(WORKER)
+    cluster.create_actor(A, by=WORKER, job=DRIVER)
+    assert cluster.members(cluster.keys.created(WORKER)) == {A}
+    cluster.kill_actor(A, by=WORKER)
+    assert cluster.members(cluster.keys.created(WORKER)) == set()

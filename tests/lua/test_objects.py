@@ -219,6 +219,19 @@ def test_a_return_value_whose_last_copy_goes_is_computed_again(cluster: Cluster)
     assert cluster.names() == set()
 
 
+def test_a_lost_value_lets_go_of_what_it_contained(cluster: Cluster) -> None:
+    """What is computed again brings refs of its own."""
+    cluster.put(P1)
+    cluster.submit(packed(T1))
+    cluster.claim()
+    cluster.finish(finish(T1, [LARGE], contains={0: [P1]}))
+    cluster.call(NODE, objects.located(False, [returned(T1)]))
+    assert cluster.object(P1)["refs"] == "1"
+    cluster.claim()
+    cluster.finish(finish(T1, [LARGE], attempt=2, contains={0: [P1]}))
+    assert cluster.object(P1)["refs"] == "2"
+
+
 def lose_two_of_three(cluster: Cluster) -> None:
     cluster.put(P1)
     cluster.submit(packed(T1, num_returns=3, waits_for=[P1]))
