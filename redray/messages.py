@@ -149,6 +149,7 @@ class Run(_Message, tag=36):
     values: dict[str, bytes]
     function: bytes | None
     gpus: list[int]
+    serial: int = 0  # counts the runs sent to this worker: the node revokes by it
 
 
 class JobInfo(_Message, tag=37):
@@ -169,9 +170,10 @@ class TakeBack(_Message, tag=39):
 
 
 class HandedBack(_Message, tag=11):
-    """The answer to TakeBack."""
+    """Runs that did not start: asked for by TakeBack, or (`serial` is then that run's) revoked through shared memory."""
 
     tasks: list[str]
+    serial: int = 0
 
 
 class Exit(_Message, tag=40):

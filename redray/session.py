@@ -969,7 +969,7 @@ class Session(refs.RefKeeper):
         with self._lock:
             self._request += 1
             request = self._request
-            self._flush_releases()  # what they free may be what an Allocate waits for
+            self._flush_batch()  # its releases too: what they free may be what an Allocate waits for
             self._post(make(request))
             self._send_out()
         if not self._wait_until(lambda: request in self._answers, deadline, waits_for):

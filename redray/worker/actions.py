@@ -38,6 +38,13 @@ class Interrupt(NamedTuple):
     attempt: int
 
 
+class Revoke(NamedTuple):
+    """Take back what was sent up to `serial` and has not started; what has is told by a `Revoked` a moment later."""
+
+    worker: str
+    serial: int
+
+
 class Kill(NamedTuple):
     worker: str
 
@@ -92,6 +99,7 @@ Action = Union[
     Send,
     Dispatch,
     Interrupt,
+    Revoke,
     Kill,
     Learn,
     RecordFinishes,

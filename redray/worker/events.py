@@ -48,8 +48,18 @@ class WorkerUnblocked(NamedTuple):
 
 
 class HandedBackTasks(NamedTuple):
+    """With `serial`, one revoked run: the task may have been taken back, and even sent again, before this came."""
+
     worker: str
     tasks: list[str]
+    serial: int = 0
+
+
+class Revoked(NamedTuple):
+    """What a worker with revoked runs had started, read after every write of it could be seen."""
+
+    worker: str
+    started: tuple[str, int] | None
 
 
 class ActorExiting(NamedTuple):
@@ -113,6 +123,7 @@ Event = Union[
     WorkerBlocked,
     WorkerUnblocked,
     HandedBackTasks,
+    Revoked,
     ActorExiting,
     ActorStartAnswered,
     CallReceived,

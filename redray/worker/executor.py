@@ -92,6 +92,10 @@ class Executor:
         if self._held and self._must_send(head):
             self._send()
         if head.kind == TASK:
+            self.mark.start(head.task, run.attempt)
+            if run.serial <= self.mark.revoked():  # after the mark: see Mark.revoke
+                self._host.post(HandedBack([head.task], run.serial))
+                return
             done = self._run_task(run, head)
             self.hold(done)
             self._end_after_max_calls(head)

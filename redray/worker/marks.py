@@ -17,6 +17,7 @@ _ENTRY = struct.Struct("=24sI")  # task id (hexadecimal), attempt
 _TURN = struct.Struct("=I")
 _STARTED = (8, 36)  # used in turn: a kill in the middle of a write leaves the other entry, and `turn`, untouched
 _CANCEL_SET, _CANCEL = 64, 68
+_REVOKED = 100
 
 
 class Mark:
@@ -52,6 +53,14 @@ class Mark:
 
     def has_cancel(self) -> bool:
         return self._memory[self._cancel_at] != 0
+
+    def revoke(self, serial: int) -> None:
+        """The node takes back every run up to `serial` that has not started. It may rely on `started` a moment later: the worker
+        writes `started` before it looks here, so a run is either seen as started by the node, or as revoked by the worker."""
+        _TURN.pack_into(self._memory, self._at + _REVOKED, serial)
+
+    def revoked(self) -> int:
+        return int(_TURN.unpack_from(self._memory, self._at + _REVOKED)[0])
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SLOT] = bytes(SLOT)

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,9 @@ from redray.worker.template import Exited, Forked, ForkFailed, Template, Templat
 
 RENEW_S = 1.0
 TICK_S = 0.1  # while something runs
+SLOW_TICK_S = 0.02  # while tasks wait inside workers behind others
 TELL_FREE_S = 0.05
+REVOKE_S = 0.002  # after which a worker's mark says for sure whether a revoked run had started
 STOP_STARTING_S = 5.0  # after the last renewal was sent
 MOST_IN_FLIGHT = 4  # calls to Redis: beyond it, finishes gather into fewer and larger ones
 DRAIN_S = 30.0
@@ -107,6 +110,7 @@ class Node:
         self._stopping = False
         self._drain_until = 0.0
         self._warned: set[str] = set()
+        self._revoking: deque[tuple[float, str]] = deque()
         self._told_free = ""
         self._next_free = 0.0
 
@@ -256,10 +260,19 @@ class Node:
         if self._dirty or self._state.has_more_to_settle():
             return 0.01
         now = time.monotonic()
+        self._next_tick = min(self._next_tick, now + self._tick_interval())
         next_time = min(self._next_renewal, self._next_tick)
+        if self._revoking:
+            next_time = min(next_time, self._revoking[0][0])
         if self._told_free != self._free_text():
             next_time = min(next_time, self._next_free)
         return max(0.0, next_time - now)
+
+    def _tick_interval(self) -> float:
+        if self._state.has_sent_ahead():
+            return SLOW_TICK_S
+        busy = not self._state.is_at_rest() or self._objects.is_waiting or self._state.draining
+        return TICK_S if busy else RENEW_S
 
     def _turn(self) -> None:
         """End of a turn: what was decided goes out, to the processes before it goes to Redis."""
@@ -298,8 +311,9 @@ class Node:
                 self._dirty.add(link)
         if now >= self._next_free:
             self._tell_free(now)
+        self._read_revoked(now)
         if now >= self._next_tick:
-            self._next_tick = now + (TICK_S if not self._state.is_at_rest() or self._objects.is_waiting or self._state.draining else RENEW_S)
+            self._next_tick = now + RENEW_S
             self._handle(events.Tick())
             self._objects.tick()
             if self._state.draining:
@@ -621,6 +635,16 @@ class Node:
         self._template.mark(action.worker).cancel(action.task, action.attempt)
         self._template.signal(action.worker, signal.SIGINT)
 
+    def _revoke(self, action: actions.Revoke) -> None:
+        self._template.mark(action.worker).revoke(action.serial)
+        self._revoking.append((time.monotonic() + REVOKE_S, action.worker))
+
+    def _read_revoked(self, now: float) -> None:
+        while self._revoking and self._revoking[0][0] <= now:
+            worker = self._revoking.popleft()[1]
+            if worker in self._state.workers:
+                self._handle(events.Revoked(worker, self._template.mark(worker).started()))
+
     def _record_finishes(self, action: actions.RecordFinishes) -> None:
         ended = [finish.task for finish, _ in action.finishes]
 
@@ -702,7 +726,7 @@ _TAKE: dict[type, Callable[[Node, ProcessLink, Any], Any]] = {
     messages.Done: Node._done,
     messages.Blocked: lambda node, link, message: node._handle(events.WorkerBlocked(link.worker, message.returned)),
     messages.Unblocked: lambda node, link, message: node._handle(events.WorkerUnblocked(link.worker)),
-    messages.HandedBack: lambda node, link, message: node._handle(events.HandedBackTasks(link.worker, message.tasks)),
+    messages.HandedBack: lambda node, link, message: node._handle(events.HandedBackTasks(link.worker, message.tasks, message.serial)),
     messages.ActorExit: lambda node, link, message: node._handle(events.ActorExiting(link.worker, message.reason)),
     messages.Allocate: lambda node, link, message: node._objects.allocate(link, message),
     messages.Locate: lambda node, link, message: node._objects.locate(link, message),
@@ -715,6 +739,7 @@ _ACT: dict[type, Callable[[Node, Any], None]] = {
     actions.Send: Node._send,
     actions.Dispatch: Node._dispatch,
     actions.Interrupt: Node._interrupt,
+    actions.Revoke: Node._revoke,
     actions.Kill: lambda node, action: node._template.signal(action.worker, signal.SIGKILL),
     actions.Learn: lambda node, action: node._link.call(objects.wait(action.objects)),
     actions.RecordFinishes: Node._record_finishes,

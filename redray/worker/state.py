@@ -33,6 +33,7 @@ SLICE = 500
 STUCK_MS = 200  # claimed work that cannot be placed for so long goes back to the cluster
 RESTART_MS = 100  # after a worker that died before it was ready
 IDLE_MS = 1_000  # a worker beyond the CPU count may be idle for so long
+SLOW_MS = 20  # what was sent behind a run that takes longer is taken back
 TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as running
 
 
@@ -69,6 +70,7 @@ class NodeState:
             events.WorkerBlocked: self._worker_blocked,
             events.WorkerUnblocked: self._worker_unblocked,
             events.HandedBackTasks: self._handed_back,
+            events.Revoked: self._revoked,
             events.CancelRequested: self._cancel,
             events.JobEnded: self._job_ended,
             events.Rung: self._rung,
@@ -119,6 +121,10 @@ class NodeState:
 
     def has_more_to_settle(self) -> bool:
         return bool(self._finishes)
+
+    def has_sent_ahead(self) -> bool:
+        """Whether a worker has more than the one task it runs: then a slow one must be noticed soon."""
+        return any(len(worker.sent) > 1 and not worker.actor for worker in self.workers.values())
 
     def is_at_rest(self) -> bool:
         return not self.attempts and not self._finishes
@@ -287,7 +293,10 @@ class NodeState:
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
         attempt.started_ms = self._now
-        run = Run(attempt.spec, attempt.attempt, attempt.values, None, [number for number, _ in worker.gpus])
+        worker.serial += 1
+        attempt.serial = worker.serial
+        gpus = [number for number, _ in worker.gpus]
+        run = Run(attempt.spec, attempt.attempt, attempt.values, None, gpus, worker.serial)
         self.out.append(actions.Dispatch(worker.id, run, head.function, worker.job, head.name, head.kind == ACTOR_CALL))
 
     def _capacity(self) -> tuple[int, dict[str, int]]:
@@ -319,6 +328,8 @@ class NodeState:
         self._run_times.record(attempt.head.function, done.run_us)
         self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended
         self._interrupt_next(worker)
+        if (following := next(iter(worker.sent.values()), None)) is not None:
+            following.started_ms = self._now
         if not worker.sent:
             self._next_or_idle(worker)
 
@@ -409,9 +420,13 @@ class NodeState:
     def _handed_back(self, event: events.HandedBackTasks) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._give_back(worker, event.tasks)
+            self._give_back(worker, [task for task in event.tasks if self._is_meant(worker, task, event.serial)])
             if worker.holds and not worker.sent and not worker.actor:
                 self._next_or_idle(worker)
+
+    def _is_meant(self, worker: Worker, task: str, serial: int) -> bool:
+        attempt = worker.sent.get(task)
+        return attempt is not None and serial in (0, attempt.serial)
 
     def _give_back(self, worker: Worker, tasks: list[str]) -> None:
         for task in tasks:
@@ -478,6 +493,7 @@ class NodeState:
             if worker.ready and not worker.holds and not worker.actor and not worker.leaving:
                 idle.append(worker)
             first = next(iter(worker.sent.values()), None)
+            self._revoke_if_slow(worker, first)
             if first is not None and not first.told_running and self._now - first.started_ms > TELL_RUNNING_MS:
                 first.told_running = True
                 late.append(first.task)
@@ -490,6 +506,22 @@ class NodeState:
         for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:
             if self._now - worker.last_idle_ms > IDLE_MS:
                 self.let_go(worker, "idle")
+
+    def _revoke_if_slow(self, worker: Worker, first: Attempt | None) -> None:
+        """A run that turned out long must not hold up the short ones that were sent behind it."""
+        if len(worker.sent) < 2 or worker.actor or worker.revoking or first is None:
+            return
+        if self._now - first.started_ms > SLOW_MS:
+            worker.revoking = True
+            self.out.append(actions.Revoke(worker.id, worker.serial))
+
+    def _revoked(self, event: events.Revoked) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.revoking = False
+            _, unstarted = split_started(worker, event.started)
+            if len(unstarted) < len(worker.sent):  # else the marked one has ended meanwhile, and the worker hands back itself
+                self._give_back(worker, [attempt.task for attempt in unstarted])
 
     def _is_stuck(self, attempt: Attempt) -> bool:
         """Something took the resources it was claimed for: it may run elsewhere, and must not keep others from here."""

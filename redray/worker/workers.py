@@ -11,7 +11,7 @@ from redray.spec import TaskHead
 class Attempt:
     """One attempt of a task that this node has claimed."""
 
-    __slots__ = ("attempt", "head", "queue", "spec", "started_ms", "told_running", "values", "worker")
+    __slots__ = ("attempt", "head", "queue", "serial", "spec", "started_ms", "told_running", "values", "worker")
 
     def __init__(self, spec: bytes, head: TaskHead, attempt: int, values: dict[str, bytes]) -> None:
         self.spec = spec
@@ -20,6 +20,7 @@ class Attempt:
         self.values = values
         self.queue = f"{head.demand}|{head.job}"
         self.worker = ""
+        self.serial = 0  # of the run by which it was sent to its worker
         self.started_ms = 0
         self.told_running = False
 
@@ -33,7 +34,8 @@ class Worker:
     `lent` are the units of CPU that others may use while it is blocked."""
 
     __slots__ = (
-        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "sent",
+        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "revoking",
+        "sent", "serial",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -49,6 +51,8 @@ class Worker:
         self.gpus: list[tuple[int, int]] = []
         self.sent: OrderedDict[str, Attempt] = OrderedDict()
         self.last_idle_ms = 0
+        self.serial = 0  # of the run sent last
+        self.revoking = False  # its unstarted runs are being taken back
 
 
 class Ledger:
