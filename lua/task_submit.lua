@@ -45,7 +45,9 @@ for i, head in ipairs(heads) do
   redis.call('SET', keys.spec(task), spec)
   local unpinned = pin(head)
   if head[2] == 2 then last_calls[head[14]] = head[15] end
-  if claim == 'R' or claim == 'C' then
+  if head[2] == 2 and is_dead(head[14]) then
+    orphan_call(head, unpinned) -- also one that the actor's node has started: it had not heard of the kill yet
+  elseif claim == 'R' or claim == 'C' then
     claimed[#claimed + 1] = task
     create_task(head, claim == 'R' and words.RUNNING or words.CLAIMED, route, nil, unpinned)
   elseif head[2] == 2 then

@@ -149,7 +149,7 @@ class Run(_Message, tag=36):
     values: dict[str, bytes]
     function: bytes | None
     gpus: list[int]
-    serial: int = 0  # counts the runs sent to this worker: the node revokes by it
+    serial: int = 1  # counts the runs sent to this worker: the node revokes by it
 
 
 class JobInfo(_Message, tag=37):

@@ -28,18 +28,26 @@ end
 -- Calls of dead actors: their tasks fail as soon as they are written down.
 local orphans = {}
 
+local function is_dead(actor)
+  local state = redis.call('HGET', keys.actor(actor), fields.state)
+  return not state or state == words.DEAD
+end
+
+local function orphan_call(head, unpinned)
+  create_task(head, words.CLAIMED, nil, nil, unpinned)
+  local cause = redis.call('HGET', keys.actor(head[14]), fields.cause)
+  orphans[#orphans + 1] = {head, cause or 'The actor is dead and nothing is known of it any more.'}
+end
+
 local function submit_call(head, spec, unpinned)
-  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node, fields.cause)
+  local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node)
   if actor[1] == words.ALIVE then
     create_task(head, words.CLAIMED, actor[2], nil, unpinned)
     redis.call('SADD', keys.node_tasks(actor[2]), head[1])
     post(actor[2], words.MESSAGE_CALL, 1, spec)
-  elseif actor[1] == words.PENDING or actor[1] == words.RESTARTING then
+  else
     create_task(head, words.QUEUED, nil, nil, unpinned)
     park(head[1], head)
-  else
-    create_task(head, words.CLAIMED, nil, nil, unpinned)
-    orphans[#orphans + 1] = {head, actor[3] or 'The actor is dead and nothing is known of it any more.'}
   end
 end
 

@@ -16,7 +16,7 @@ Record = dict[str, str]
 _HASHES = {
     "task": "state job name node attempt retries refs unready unpinned contains at kind actor returns alive lineage",
     "object": "state refs contains at",
-    "actor": "state refs node job name namespace detached",
+    "actor": "state refs node job name namespace detached restarts",
     "process": "kind route state job last",
     "node": "state",
     "job": "state",

@@ -232,9 +232,7 @@ class Node:
 
     # ---- the loop ----------------------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
-        if fd in self._by_fd:
-            self._poll.modify(fd, select.EPOLLIN)
-        else:
+        with contextlib.suppress(FileExistsError):  # a number that was closed has left the poll set, and may come again
             self._poll.register(fd, select.EPOLLIN)
         self._by_fd[fd] = handler
 
