@@ -16,11 +16,11 @@ from typing import Any
 
 from redray import messages
 from redray.exceptions import RaySystemError
+from redray.gcs import processes
 from redray.gcs.address import Address
 from redray.gcs.check import scripts_for
 from redray.gcs.client import Connection, ConnectionLost, ReplyError
 from redray.gcs.command import DIRECT, Command, envelope
-from redray.gcs import processes
 from redray.gcs.keys import Keys
 
 READ = 1 << 18

@@ -20,7 +20,7 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
     pass
 
 
-# ---- process -> node -------------------------------------------------------------------------------------------------------------
+# ---- process -> node -------------------------------------------------------------------------------------------------
 class Hello(_Message, tag=1):
     """First frame on a connection. `last` is the number of the last call this process knows to be acknowledged."""
 
@@ -110,7 +110,7 @@ class ActorExit(_Message, tag=10):
     reason: str
 
 
-# ---- node -> process -------------------------------------------------------------------------------------------------------------
+# ---- node -> process -------------------------------------------------------------------------------------------------
 class Welcome(_Message, tag=32):
     node: str
     last: int  # the last call number of this process that the node has taken: send again what comes after

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-import msgspec
-
 from redray import messages, refs, spec
 from redray.arrivals import FETCH, Arrival, Fetch, Located
 from redray.channel import ChannelLost, DirectChannel, NodeChannel, Unacknowledged
@@ -37,7 +35,7 @@ from redray.gcs.command import Command
 from redray.gcs.inbox import InboxLink
 from redray.gcs.keys import Keys
 from redray.gcs.schema import ActorState, Message
-from redray.ids import PUT_INDEX, ActorID, JobID, NodeID, ObjectID, WorkerID
+from redray.ids import PUT_INDEX, ActorID, JobID, NodeID, WorkerID
 from redray.options import ActorOptions, MethodOptions, TaskOptions
 from redray.ref_table import RefTable
 from redray.refs import ObjectRef, counted
@@ -129,7 +127,7 @@ class Session(refs.RefKeeper):
         self._address, self._keys = address, keys
         self._inbox = InboxLink(address, keys.inbox(self._worker), f"redray-inbox-{self._worker[:8]}")
 
-    # ---- submitting --------------------------------------------------------------------------------------------------------------
+    # ---- submitting --------------------------------------------------------------------------------------------------
     def submit_task(
         self, function: ExportedFunction, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> list[ObjectRef[Any]]:
@@ -320,7 +318,7 @@ class Session(refs.RefKeeper):
             job = context.head.job if context is not None else self.job_id.hex()
             self._call(tasks.export(function.id.hex(), job, function.name, function.pickled, []))
 
-    # ---- values ------------------------------------------------------------------------------------------------------------------
+    # ---- values ------------------------------------------------------------------------------------------------------
     def put(self, value: Any) -> ObjectRef[Any]:
         self._check_usable()
         return self._put_serialized(serialization.serialize(value))
@@ -602,7 +600,7 @@ class Session(refs.RefKeeper):
     def is_closed(self) -> bool:
         return self._closed
 
-    # ---- control -----------------------------------------------------------------------------------------------------------------
+    # ---- control -----------------------------------------------------------------------------------------------------
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         self._check_usable()
         self._check_known((ref,))
@@ -688,7 +686,7 @@ class Session(refs.RefKeeper):
             self._send_out()
         self._await_reply(number)
 
-    # ---- refs (RefKeeper) --------------------------------------------------------------------------------------------------------
+    # ---- refs (RefKeeper) --------------------------------------------------------------------------------------------
     def count(self, object_id: bytes) -> None:
         with self._lock:
             self._table.count(object_id)
@@ -698,7 +696,7 @@ class Session(refs.RefKeeper):
     def pin(self, object_id: bytes) -> None:
         self.count(object_id)
 
-    # ---- sending -----------------------------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------------
     def _call(self, command: Command, wants_reply: bool = False) -> int:
         return self._channel.call(self._inbox.take_seen(), command, wants_reply)
 
@@ -769,7 +767,7 @@ class Session(refs.RefKeeper):
             except (ConnectionError, RaySystemError) as error:
                 self._lost = self._lost or error
 
-    # ---- hearing -----------------------------------------------------------------------------------------------------------------
+    # ---- hearing -----------------------------------------------------------------------------------------------------
     def _want(self, missing: Iterable[bytes]) -> None:
         """Ask for values that will not come by themselves: those of others, and all once the inbox has overflowed."""
         self._check_known(missing)
@@ -994,7 +992,7 @@ class Session(refs.RefKeeper):
                     f"ObjectRef {id.hex()} does not belong to this cluster: its session has ended, and its value with it."
                 )
 
-    # ---- faults and the end ------------------------------------------------------------------------------------------------------
+    # ---- faults and the end ------------------------------------------------------------------------------------------
     def _check_usable(self) -> None:
         if self._closed:
             raise RaySystemError("This session was shut down: call redray.init() again.")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from redray import spec as specs
 from redray.gcs.schema import Outcome, Reply
+from redray.messages import Done
 from redray.worker import actions, events
 from redray.worker.hosted_actors import HostedActor
-from redray.messages import Done
 from redray.worker.policy import RunTimes
 from redray.worker.workers import Attempt, Worker, split_started
 
@@ -27,7 +27,7 @@ class ActorTable:
         self._to_learn: set[str] = set()
         self._awaited: dict[str, list[Attempt]] = {}  # object -> calls that wait for it
 
-    # ---- life --------------------------------------------------------------------------------------------------------------------
+    # ---- life --------------------------------------------------------------------------------------------------------
     def begin(self, creation: Attempt, worker: Worker) -> None:
         worker.actor = creation.task
         self.hosted[creation.task] = HostedActor(creation, worker.id)
@@ -125,7 +125,7 @@ class ActorTable:
             actor.final, actor.cause = 1, "The actor is gone: all its handles went out of scope."
             self._node.let_go(worker, actor.cause)
 
-    # ---- calls -------------------------------------------------------------------------------------------------------------------
+    # ---- calls -------------------------------------------------------------------------------------------------------
     def submit_local(self, caller: str, packed: bytes, head: specs.TaskHead) -> str:
         """A call from a process of this node: the short way if the actor lives here, else Redis finds it."""
         actor = self.hosted.get(head.actor)

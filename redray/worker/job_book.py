@@ -25,7 +25,7 @@ class JobBook:
         self._missing: set[str] = set()
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    # ---- jobs --------------------------------------------------------------------------------------------------------------------
+    # ---- jobs --------------------------------------------------------------------------------------------------------
     def learn(self, job: str, packed: bytes) -> None:
         self._configs[job] = msgspec.msgpack.decode(packed) if packed else {}
 
@@ -48,7 +48,7 @@ class JobBook:
     def has_ended(self, job: str) -> bool:
         return job in self._ended
 
-    # ---- functions ---------------------------------------------------------------------------------------------------------------
+    # ---- functions ---------------------------------------------------------------------------------------------------
     def learn_function(self, function: str, pickled: bytes) -> None:
         if function not in self._functions:
             self._functions[function] = pickled

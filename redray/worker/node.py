@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from redray import messages
 from redray.gcs import actors, nodes, objects, processes, tasks
 from redray.gcs.address import Address
 from redray.gcs.check import check_server
@@ -35,7 +36,6 @@ from redray.resources import to_units
 from redray.store.janitor import SharedDirectory, sweep
 from redray.store.local_store import LocalStore
 from redray.version import __version__
-from redray import messages
 from redray.worker import actions, events, machine
 from redray.worker.exit_reason import describe_exit
 from redray.worker.job_book import JobBook
@@ -114,7 +114,7 @@ class Node:
         self._told_free = ""
         self._next_free = 0.0
 
-    # ---- start and end -----------------------------------------------------------------------------------------------------------
+    # ---- start and end -----------------------------------------------------------------------------------------------
     def start(self) -> None:
         self._watch_owner()
         sweep()
@@ -230,7 +230,7 @@ class Node:
         if directory and not self._has_owner() and not os.path.exists(f"{directory}/redis.conf"):
             remove_directory(directory)  # its driver died before the server and its guardian were there
 
-    # ---- the loop ----------------------------------------------------------------------------------------------------------------
+    # ---- the loop ----------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         with contextlib.suppress(FileExistsError):  # a number that was closed has left the poll set, and may come again
             self._poll.register(fd, select.EPOLLIN)
@@ -320,7 +320,7 @@ class Node:
     def _handle(self, event: events.Event) -> Any:
         return self._state.handle(event, int(time.monotonic() * 1000))
 
-    # ---- leases and chores -------------------------------------------------------------------------------------------------------
+    # ---- leases and chores -------------------------------------------------------------------------------------------
     def _renew(self, now: float) -> None:
         if not self._link.is_up:
             return
@@ -386,7 +386,7 @@ class Node:
 
             warn_of_infeasible(self._link, self._keys, self._warned)
 
-    # ---- drain -------------------------------------------------------------------------------------------------------------------
+    # ---- drain -------------------------------------------------------------------------------------------------------
     def _drain(self) -> None:
         if self._state.draining:
             return
@@ -402,7 +402,7 @@ class Node:
         left, self._has_left = getattr(self, "_has_left", False), True
         return left
 
-    # ---- processes ---------------------------------------------------------------------------------------------------------------
+    # ---- processes ---------------------------------------------------------------------------------------------------
     def _accept(self) -> None:
         while True:
             try:
@@ -530,7 +530,7 @@ class Node:
 
         self._jobs.function(message.function, found)
 
-    # ---- workers -----------------------------------------------------------------------------------------------------------------
+    # ---- workers -----------------------------------------------------------------------------------------------------
     def _template_reports(self) -> None:
         for report in self._template.receive():
             if isinstance(report, Forked):
@@ -584,7 +584,7 @@ class Node:
                 "name", link.name, "pid", link.pid, "host", self._config.node_ip_address, "stream", stream, "text", "\n".join(lines),
             )  # fmt: skip
 
-    # ---- actions -----------------------------------------------------------------------------------------------------------------
+    # ---- actions -----------------------------------------------------------------------------------------------------
     def _act(self) -> None:
         for action in self._state.take_actions():
             _ACT[type(action)](self, action)
@@ -684,7 +684,7 @@ class Node:
     def _record_actor_died(self, action: actions.RecordActorDied) -> None:
         self._link.call(actors.died(action.actor, action.attempt, action.final, action.cause), lambda _: self._do_chores())
 
-    # ---- the inbox ---------------------------------------------------------------------------------------------------------------
+    # ---- the inbox ---------------------------------------------------------------------------------------------------
     def _read_inbox(self) -> None:
         got = self._inbox.receive()
         for kind, id, data in got:

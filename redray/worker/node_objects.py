@@ -11,12 +11,12 @@ from typing import Any
 from redray.exceptions import ObjectLostError, ObjectStoreFullError, RayError
 from redray.gcs import objects
 from redray.gcs.schema import Message
+from redray.messages import Allocate, Locate, Reply
 from redray.store.fetch import Pulls
 from redray.store.local_store import LocalStore
 from redray.store.mailbox import Mailbox
 from redray.store.transfer import TransferServer
 from redray.worker.process_link import ProcessLink
-from redray.messages import Allocate, Locate, Reply
 from redray.worker.redis_link import RedisLink
 
 PULL_TIMEOUT_S = 10.0
@@ -66,7 +66,7 @@ class NodeObjects:
         self._dup = os.dup(store.arena.fd)
         self.transfer_address = self._server.address
 
-    # ---- local processes ---------------------------------------------------------------------------------------------------------
+    # ---- local processes ---------------------------------------------------------------------------------------------
     def allocate(self, process: ProcessLink, message: Allocate) -> None:
         if self._waiting or not self._try_allocate(process, message, message.size > self.store.capacity):
             self._waiting.append((process, message, time.monotonic() + ROOM_S))
@@ -147,7 +147,7 @@ class NodeObjects:
             self._here.difference_update(evicted)
             self._link.call(objects.located(False, evicted))
 
-    # ---- bringing objects here ---------------------------------------------------------------------------------------------------
+    # ---- bringing objects here ---------------------------------------------------------------------------------------
     def want(self, object: str, found: Found) -> None:
         if self.store.contains(object):
             found(True)
@@ -240,7 +240,7 @@ class NodeObjects:
         for found in wanted.waiters if wanted is not None else ():
             found(result)
 
-    # ---- other nodes (in the transfer server's thread) ---------------------------------------------------------------------------
+    # ---- other nodes (in the transfer server's thread) ---------------------------------------------------------------
     def _open_object(self, object: str) -> tuple[int, int, int, Callable[[], None]] | None:
         def pin() -> tuple[int, int] | None:
             return self.store.locate(object) if self.store.pin(object, "transfer") else None

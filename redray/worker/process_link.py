@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from collections import deque
 
-from redray.worker.actions import Dispatch
 from redray.messages import Ack, _Message, frame, split
+from redray.worker.actions import Dispatch
 
 READ = 1 << 18
 ACK_EVERY = 64

@@ -36,7 +36,7 @@ class RedisLink:
         self._connection: Connection | None = None
         self._next_try = 0.0
 
-    # ---- sending -----------------------------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------------
     def call(self, command: Command, on_reply: OnReply | None = None) -> None:
         """A numbered call on the node's own channel."""
         self._number += 1
@@ -69,7 +69,7 @@ class RedisLink:
             except ConnectionLost:
                 self._lose()
 
-    # ---- receiving ---------------------------------------------------------------------------------------------------------------
+    # ---- receiving ---------------------------------------------------------------------------------------------------
     def fileno(self) -> int:
         return self._connection.fileno() if self._connection is not None else -1
 

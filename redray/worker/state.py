@@ -19,11 +19,11 @@ from typing import Any
 from redray import spec as specs
 from redray.gcs.schema import Outcome
 from redray.gcs.tasks import Finish
+from redray.messages import Cancel, Done, Exit, Run, TakeBack
+from redray.resources import fits, take
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
-from redray.messages import Cancel, Done, Exit, Run, TakeBack
-from redray.resources import fits, take
 from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.recent import Recent
@@ -129,7 +129,7 @@ class NodeState:
     def is_at_rest(self) -> bool:
         return not self.attempts and not self._finishes
 
-    # ---- work comes in -----------------------------------------------------------------------------------------------------------
+    # ---- work comes in -----------------------------------------------------------------------------------------------
     def _submitted(self, event: events.Submitted) -> str:
         claims = []
         for packed in event.specs:
@@ -206,7 +206,7 @@ class NodeState:
         """At the end of the turn: there may be work, or more room than the cluster was told of."""
         self._want_claim = True
 
-    # ---- placing -----------------------------------------------------------------------------------------------------------------
+    # ---- placing -----------------------------------------------------------------------------------------------------
     def _schedule(self) -> None:
         refused: set[str] = set()
         waiting = []
@@ -312,7 +312,7 @@ class NodeState:
                 unused += 1
         return min(SLICE, max(0, unused) + sum(rooms.values())), rooms
 
-    # ---- work goes out -----------------------------------------------------------------------------------------------------------
+    # ---- work goes out -----------------------------------------------------------------------------------------------
     def _task_done(self, event: events.TaskDone) -> None:
         worker, done = self.workers.get(event.worker), event.done
         if worker is None or done.task not in worker.sent:
@@ -375,7 +375,7 @@ class NodeState:
         self.forget(attempt)
         self._finishes.append((finish, values))
 
-    # ---- workers -----------------------------------------------------------------------------------------------------------------
+    # ---- workers -----------------------------------------------------------------------------------------------------
     def _worker_ready(self, event: events.WorkerReady) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
@@ -438,7 +438,7 @@ class NodeState:
         worker.leaving = True
         self.out.append(actions.Send(worker.id, Exit(reason)))
 
-    # ---- ends --------------------------------------------------------------------------------------------------------------------
+    # ---- ends --------------------------------------------------------------------------------------------------------
     def _cancel(self, event: events.CancelRequested) -> None:
         attempt = self.attempts.get(event.task)
         if attempt is None:

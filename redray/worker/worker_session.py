@@ -44,7 +44,7 @@ class WorkerSession(Session):
     def task_context(self) -> TaskContext | None:
         return _context.get()
 
-    # ---- what the executor asks (worker.host.Host) -------------------------------------------------------------------------------
+    # ---- what the executor asks (worker.host.Host) -------------------------------------------------------------------
     def next_run(self, wait: bool) -> Work | None:
         if self._work:
             return self._work.popleft()
@@ -98,7 +98,7 @@ class WorkerSession(Session):
     def set_context(self, context: TaskContext | None) -> None:
         _context.set(context)
 
-    # ---- what differs from a driver ----------------------------------------------------------------------------------------------
+    # ---- what differs from a driver ----------------------------------------------------------------------------------
     def _hear_work(self, message: Any) -> None:
         if type(message) is messages.JobInfo:
             self.job_id = JobID(bytes.fromhex(message.job))
