@@ -669,6 +669,7 @@ class Session(refs.RefKeeper):
                     replies = self._query.pipeline(commands, 30.0)
                     break
                 except ConnectionLost:
+                    self._query.close()
                     self._query = None
                     if last:
                         raise
@@ -851,6 +852,7 @@ class Session(refs.RefKeeper):
             self._hear_channel(select.POLLIN)
             return
         poll = select.poll()
+        self._inbox.prepare()
         channel, inbox = self._channel.fileno(), self._inbox.fileno()
         poll.register(channel, select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
         if inbox >= 0:

@@ -199,6 +199,12 @@ class Connection:
         if len(self._out) == len(packed):
             self.flush()
 
+    def post(self, packed: Packed) -> None:
+        """Puts this behind what is pending; `flush` sends all of it at once."""
+        if self._lost:
+            raise ConnectionLost(self._lost)
+        self._out += packed
+
     def flush(self) -> bool:
         """Sends what the socket takes of the pending output. True when nothing is left."""
         if self._lost:

@@ -26,6 +26,7 @@ class InboxLink:
         self._position = "0-0"  # up to here everything was dealt with
         self._reading = "0-0"  # up to here everything was received
         self._told = "0-0"
+        self._asked = False  # an XREAD is on its way
 
     def fileno(self) -> int:
         return self._connection.fileno() if self._connection is not None else -1
@@ -45,7 +46,16 @@ class InboxLink:
         return True
 
     def _ask(self, connection: Connection) -> None:
+        self._asked = True
         connection.send(pack("XREAD", "COUNT", 500, "BLOCK", BLOCK_MS, "STREAMS", self._inbox, self._reading))
+
+    def prepare(self) -> None:
+        """Ask for what comes next, before waiting for it: after a reply the reader has better to do than to send."""
+        if self._connection is not None and not self._asked:
+            try:
+                self._ask(self._connection)
+            except ConnectionLost:
+                self._drop()
 
     def receive(self) -> list[Message]:
         """Messages that have come. Messages of an earlier `receive` that were not committed come again."""
@@ -60,7 +70,7 @@ class InboxLink:
                 if isinstance(reply, ReplyError):
                     raise ConnectionLost(str(reply))
                 messages += self._messages(reply)
-                self._ask(self._connection)
+                self._asked = False
         except ConnectionLost:
             self._drop()
         return messages

@@ -98,7 +98,7 @@ WORDS = _words()
 
 _FIELD_NAMES = (
     # task and object
-    "state job name node attempt retries refs unready unpinned watched value size at contains actor kind returns alive lineage demand "
+    "state job name node attempt retries refs unready unpinned pins watched value size at contains actor kind returns alive lineage demand "
     # process
     "last reply route worker pid crashed "
     # actor, job, node

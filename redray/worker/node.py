@@ -111,7 +111,7 @@ class Node:
         self._drain_until = 0.0
         self._warned: set[str] = set()
         self._revoking: deque[tuple[float, str]] = deque()
-        self._told_free = ""
+        self._told_free: dict[str, int] = {}
         self._next_free = 0.0
 
     # ---- start and end -----------------------------------------------------------------------------------------------
@@ -255,14 +255,14 @@ class Node:
             self._turn()
 
     def _patience(self) -> float:
-        if self._dirty or self._state.has_more_to_settle():
+        if self._dirty or self._state.has_more_to_settle() or self._link.wants_to_write:
             return 0.01
         now = time.monotonic()
         self._next_tick = min(self._next_tick, now + self._tick_interval())
         next_time = min(self._next_renewal, self._next_tick)
         if self._revoking:
             next_time = min(next_time, self._revoking[0][0])
-        if self._told_free != self._free_text():
+        if not self._is_told():
             next_time = min(next_time, self._next_free)
         return max(0.0, next_time - now)
 
@@ -276,13 +276,15 @@ class Node:
         """End of a turn: what was decided goes out, to the processes before it goes to Redis."""
         self._state.settle(report=self._link.in_flight < MOST_IN_FLIGHT and self._link.is_up)
         self._act()
+        self._flush_processes()
+        if not self._link.is_up or not self._is_inbox_up():
+            self._reconnect()
+        self._link.flush()
+
+    def _flush_processes(self) -> None:
         for link in list(self._dirty):
             if link.flush():
                 self._dirty.discard(link)
-        if not self._link.is_up or not self._is_inbox_up():
-            self._reconnect()
-        if self._link.wants_to_write:
-            self._link.turn()
 
     def _report_all(self) -> None:
         """What has ended goes to Redis now, ahead of what follows: a finish names what its value contains, a release lets go of it."""
@@ -344,16 +346,20 @@ class Node:
         self._check_queues()
 
     def _free_text(self) -> str:
+        self._is_told()
+        return self._state.ledger.free_text()
+
+    def _is_told(self) -> bool:
+        """Whether Redis has what is free here as it is. Asked in every turn, so no text is made for it."""
         free = self._state.ledger.free
         free["object_store_memory"] = to_units(self._store.capacity - self._store.used)
-        return self._state.ledger.free_text()
+        return free == self._told_free
 
     def _tell_free(self, now: float) -> None:
         """For people and `available_resources`, who see this a moment late. Work is placed by what this node knows itself."""
-        text = self._free_text()
-        if text != self._told_free and self._link.is_up and now >= self._next_free:
-            self._told_free, self._next_free = text, now + TELL_FREE_S
-            self._link.plain(None, "HSET", self._keys.node(self.id), "free", text)
+        if not self._is_told() and self._link.is_up and now >= self._next_free:
+            self._told_free, self._next_free = dict(self._state.ledger.free), now + TELL_FREE_S
+            self._link.plain(None, "HSET", self._keys.node(self.id), "free", self._state.ledger.free_text())
 
     def _reap(self, node: str, leaving: bool, then: Callable[[], None] | None = None) -> None:
         def on_reply(reply: Any) -> None:
@@ -479,6 +485,7 @@ class Node:
             claims = self._handle(events.Submitted(link.worker, args[1:])) if self._may_start() else "-" * (len(args) - 1)
             args = [claims.encode(), *args[1:]]
             self._act()
+            self._flush_processes()  # the worker first: it starts while this node writes to Redis
         elif call.verb == "object_put":
             self._put(link, args)
         elif call.verb == "object_release" and link.kind == "worker":
@@ -692,6 +699,7 @@ class Node:
             if handler is not None:
                 handler(self, kind, id, data)
         self._inbox.commit()
+        self._inbox.prepare()
 
     def _object_mail(self, kind: str, id: str, data: bytes) -> None:
         if kind == Message.FETCH:

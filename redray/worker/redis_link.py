@@ -65,7 +65,7 @@ class RedisLink:
         self.in_flight += 1
         if self._connection is not None:
             try:
-                self._connection.send(packed)
+                self._connection.post(packed)
             except ConnectionLost:
                 self._lose()
 
@@ -80,6 +80,14 @@ class RedisLink:
     @property
     def wants_to_write(self) -> bool:
         return self._connection is not None and self._connection.pending_output > 0
+
+    def flush(self) -> None:
+        """Send what this turn of the loop has gathered, in one system call."""
+        if self._connection is not None and self._connection.pending_output:
+            try:
+                self._connection.flush()
+            except ConnectionLost:
+                self._lose()
 
     def turn(self) -> None:
         """Read what has come and call back; send what waits."""
