@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -59,7 +60,7 @@ def temp_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     try:
         wait_until(lambda: not processes_of(directory), what=f"the processes of {directory} to end")
         wait_until(lambda: not list(Path(directory).glob("session-*")), what="the session directories to be removed")
-        wait_until(lambda: not owned_by_the_dead(shared_memory() - before), what="the shared memory of dead nodes to be removed")
+        wait_until(lambda: not owned_by_the_dead(shared_memory() - before), what="dead nodes' memory to be removed")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -82,6 +83,7 @@ def assert_at_rest(cluster: Cluster) -> None:
 
     def is_clean() -> bool:
         nonlocal last
+        gc.collect()  # caught errors keep each other, and what they were raised for
         last = findings(cluster)
         return not last
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal as os_signal
+import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import redray as ray
 from redray import bootstrap
 from redray.cluster_utils import Cluster, ClusterNode
 from redray.exceptions import ActorDiedError, ObjectLostError, WorkerCrashedError
+from redray.gcs.server import EmbeddedServer
+from redray.local_cluster import make_private_directory
 from tests.helpers import Driver, Journal, Signal, is_alive, wait_until
 from tests.integration.cluster_fixtures import (
     assert_at_rest,
@@ -94,7 +97,7 @@ def test_the_task_of_a_killed_worker_runs_again(cluster: Cluster, journal: Journ
 
 
 @pytest.mark.parametrize("number", [os_signal.SIGKILL, os_signal.SIGSEGV])
-def test_without_retries_the_error_tells_the_signal_and_the_last_words(cluster: Cluster, number: os_signal.Signals) -> None:
+def test_without_retries_the_error_tells_signal_and_last_words(cluster: Cluster, number: os_signal.Signals) -> None:
     cluster.add_node(num_cpus=1)
     cluster.connect()
 
@@ -192,12 +195,13 @@ def test_a_killed_node(cluster: Cluster, journal: Journal, gate: Signal) -> None
     assert victim.is_alive()
     ray.kill(actor)
     del made, put, actor, mortal, runs, once
-    gc.collect()  # the errors above keep each other, and what they were raised for
     assert_at_rest(cluster)
 
 
 @pytest.mark.parametrize("end", ["kill", "drain"])
-def test_a_driver_outlives_its_node(cluster: Cluster, end: str, journal: Journal, gate: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_outlives_its_node(
+    cluster: Cluster, end: str, journal: Journal, gate: Signal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stays, goes = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     attach_to(goes, monkeypatch)
     cluster.connect()
@@ -309,7 +313,7 @@ def test_a_killed_driver(cluster: Cluster, way: str, journal: Journal, gate: Sig
         driver.kill()
 
 
-def test_a_driver_that_leaves_with_work_pending(cluster: Cluster, journal: Journal, gate: Signal, tmp_path: Path) -> None:
+def test_a_driver_leaves_with_work_pending(cluster: Cluster, journal: Journal, gate: Signal, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=2)
     head, _, _ = DRIVER.rpartition("gate.wait()")
     source = head + "sys.exit(0)\n"
@@ -323,6 +327,47 @@ def test_a_driver_that_leaves_with_work_pending(cluster: Cluster, journal: Journ
         wait_until(lambda: not any(map(is_alive, pids(journal))), what="its workers to end")
     finally:
         driver.kill()
+
+
+# ---- Redis -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("way", ["node", "direct"])
+def test_a_restart_of_redis_is_a_pause(
+    temp_dir: str, way: str, journal: Journal, gate: Signal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs meanwhile ends once, what is submitted meanwhile runs, and nobody is declared dead."""
+    port = free_port()
+    directory = make_private_directory(os.path.join(temp_dir, "redis"))
+    server = EmbeddedServer.start_tcp("127.0.0.1", port, "secret", directory)
+    with Cluster(redis=server.address.url()) as cluster:
+        cluster.add_node(num_cpus=2)
+        if way == "direct":
+            attach_to(None, monkeypatch)
+        cluster.connect()
+        actor = Counter.remote()
+        big = ray.put(np.ones(BIG))
+        assert ray.get(actor.count.remote(), timeout=30) == 1
+        refs = [leave.options(max_retries=0).remote(journal, gate) for _ in range(4)]
+        started(journal, 2)
+        os.kill(server.pid, os_signal.SIGKILL)
+        wait_until(lambda: not server.is_alive(), what="Redis to be gone")
+        gate.set()
+        with ThreadPoolExecutor(1) as executor:
+            more = executor.submit(lambda: [leave.options(max_retries=0).remote(journal, gate) for _ in range(4)])
+            server = EmbeddedServer.start_tcp("127.0.0.1", port, "secret", directory)
+            refs += more.result(30)
+        assert len(ray.get(refs, timeout=30)) == 8
+        assert len(journal.lines()) == 8
+        assert ray.get(actor.count.remote(), timeout=30) == 2
+        assert ray.get(big, timeout=30).sum() == BIG
+        del actor, big, refs, more
+        assert_at_rest(cluster)
+    server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 # ---- an embedded cluster ---------------------------------------------------------------------------------------------
@@ -382,7 +427,10 @@ redray.init(address="local", num_cpus=1)
 """
 
 
-@pytest.mark.parametrize("step", ["begin_node", "_start_guardian", "_write_config", "_spawn", "_answers", "_address_info"])
+STEPS = ["begin_node", "_start_guardian", "_write_config", "_spawn", "_answers", "_address_info"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_driver_that_dies_while_its_cluster_starts(step: str, temp_dir: str, tmp_path: Path) -> None:
     """Right after each step of the start, nobody is told more than that step has told."""
     driver = Driver(tmp_path, DIES, [step])

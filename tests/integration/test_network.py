@@ -38,7 +38,7 @@ def can_make_namespaces() -> bool:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not can_make_namespaces(), reason="needs root, iproute2 and the right to make network namespaces"),
+    pytest.mark.skipif(not can_make_namespaces(), reason="needs root, iproute2 and the right to make namespaces"),
 ]
 
 
@@ -158,9 +158,8 @@ def test_two_machines(machines: tuple[Machine, Machine], tmp_path: Path) -> None
         assert "DONE" in output, output
     # A third place, without a node: the other machine's sockets are not there.
     hide = "mount -t tmpfs none /dev/shm && exec \"$@\""
-    output = other.run(
-        "unshare", "-m", "sh", "-c", hide, "sh", sys.executable, str(script), f"redis://{HEAD}:6399", "direct", password=password
-    )
+    program = [sys.executable, str(script), f"redis://{HEAD}:6399", "direct"]
+    output = other.run("unshare", "-m", "sh", "-c", hide, "sh", *program, password=password)
     assert "DONE" in output, output
 
     # Pull the plug: within a lease the cluster is without that node, and goes on.
