@@ -22,9 +22,19 @@ local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
 
 -- every check passed: first write
-local doomed, holds = {}, keys.holds(worker)
+local ids, named, doomed, holds = {}, {}, {}, keys.holds(worker)
 for i = objects_at, #ARGV do
-  if redis.call('SREM', holds, ARGV[i]) == 1 then doomed[#doomed + 1] = ARGV[i] end
+  if not named[ARGV[i]] then
+    named[ARGV[i]] = true
+    ids[#ids + 1] = ARGV[i]
+  end
+end
+for first = 1, #ids, limits.SLICE do
+  local last = math.min(first + limits.SLICE - 1, #ids)
+  for offset, held in ipairs(redis.call('SMISMEMBER', holds, unpack(ids, first, last))) do
+    if held == 1 then doomed[#doomed + 1] = ids[first + offset - 1] end
+  end
+  redis.call('SREM', holds, unpack(ids, first, last))
 end
 release(doomed)
 send_mail()

@@ -74,6 +74,9 @@ local function complete(task, key, record, head, node, state, returns)
   end
 end
 
+-- What complete needs to know of a task without arguments and with one return value: most are, and need no look at their spec.
+local SIMPLE = {[2] = 0, [6] = 1, [8] = {}, [9] = {}}
+
 local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError'}
 
 -- An attempt after which the task runs again.
@@ -91,9 +94,10 @@ local function finish_attempt(node, finish)
   local task, outcome, returns, detail = finish[1], finish[3], finish[4], finish[7]
   local key = keys.task(task)
   local record = redis.call('HMGET', key, fields.state, fields.node, fields.attempt, fields.job, fields.refs, fields.watched,
-    fields.retries, fields.unpinned)
+    fields.retries, fields.unpinned, fields.pins)
   if not inflight(record, node, finish[2]) then return false end
-  local head, spec = head_of(task)
+  local head, spec = SIMPLE, nil
+  if record[9] or outcome ~= words.VALUE or #returns == 0 then head, spec = head_of(task) end
   keep_borrowed(finish[5], finish[6])
   if outcome == words.HANDED_BACK or ((outcome == words.RETRY or outcome == words.CRASHED) and record[7] ~= '0') then
     if head[2] == 1 or job_runs(record[4]) then -- the end of a job buries its actors

@@ -49,6 +49,7 @@ local function create_task(head, state, node, unready, unpinned)
     fields.retries, head[7], fields.refs, refs, fields.node, node or '')
   if unready then redis.call('HSET', key, fields.unready, unready) end
   if unpinned then redis.call('HSET', key, fields.unpinned, unpinned) end
+  if head[2] ~= 0 or head[6] ~= 1 or #head[8] + #head[9] > 0 then redis.call('HSET', key, fields.pins, 1) end
   if head[2] ~= 0 then redis.call('HSET', key, fields.kind, head[2], fields.actor, head[14]) end
   if head[6] > 1 then redis.call('HSET', key, fields.returns, head[6], fields.alive, head[6]) end
 end

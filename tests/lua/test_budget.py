@@ -46,20 +46,20 @@ def run_batch(cluster: Cluster, first: int, claim: str, count: int) -> None:
 
 def test_a_task_that_its_node_starts_itself(driven: Cluster) -> None:
     run_batch(driven, 1, "C", BATCH)
-    assert spent(driven) <= 10.5, commands_made(driven.connection)
+    assert spent(driven) <= 8.5, commands_made(driven.connection)
     assert driven.names() == set()
 
 
 def test_a_task_by_way_of_the_queues(driven: Cluster) -> None:
     run_batch(driven, 1, "-", BATCH)
-    assert spent(driven) <= 15.0, commands_made(driven.connection)
+    assert spent(driven) <= 13.5, commands_made(driven.connection)
     assert driven.names() == set()
 
 
 def test_an_empty_claim(driven: Cluster) -> None:
     for _ in range(BATCH):
         driven.claim(free="CPU:4")
-    assert spent(driven) <= 8.0, commands_made(driven.connection)
+    assert spent(driven) <= 7.5, commands_made(driven.connection)
 
 
 def test_bytes_of_a_queued_task(driven: Cluster) -> None:
@@ -69,4 +69,4 @@ def test_bytes_of_a_queued_task(driven: Cluster) -> None:
         driven.submit(*(packed(task_id(first + number + 1)) for number in range(500)))
     after = driven.connection.call("INFO", "memory").decode()
     used = [int(text.split("used_memory_dataset:")[1].splitlines()[0]) for text in (before, after)]
-    assert (used[1] - used[0]) / count <= 1200
+    assert (used[1] - used[0]) / count <= 900

@@ -416,8 +416,15 @@ class ControlMachine(RuleBasedStateMachine):
         _agree("values", self._real_values(snapshot), values)
         holds = {id: set(held) for id, held in snapshot.members["holds"].items()}
         _agree("holds", holds, {id: held for id, held in model.holds.items() if held})
-        actors = {id: (record["state"], _place(record)) for id, record in snapshot.hashes["actor"].items()}
-        _agree("actors", actors, {id: (actor.state, _place(vars(actor))) for id, actor in model.actors.items()})
+        actors = {
+            id: (record["state"], _place(record), int(record["restarts"]))
+            for id, record in snapshot.hashes["actor"].items()
+        }
+        _agree(
+            "actors",
+            actors,
+            {id: (actor.state, _place(vars(actor)), actor.restarts) for id, actor in model.actors.items()},
+        )
         self._only_legal_moves()
         self._everybody_heard()
 
