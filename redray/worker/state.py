@@ -327,7 +327,8 @@ class NodeState:
             return
         self._run_times.record(attempt.head.function, done.run_us)
         self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended
-        self._interrupt_next(worker)
+        if self.cancelled:
+            self._interrupt_next(worker)
         if (following := next(iter(worker.sent.values()), None)) is not None:
             following.started_ms = self._now
         if not worker.sent:
