@@ -1,8 +1,7 @@
-"""What this process has heard of values: the packed bytes of small ones, where large ones are. Nothing is forgotten while a ref lives."""
+"""What this process has heard of values: the packed bytes of small ones, where large ones are.
+Nothing is forgotten while a ref lives."""
 
 from __future__ import annotations
-
-from typing import Union
 
 
 class Fetch:
@@ -23,5 +22,5 @@ class Located:
         self.asked = False
 
 
-Arrival = Union[bytes, Fetch, Located]
+Arrival = bytes | Fetch | Located
 FETCH = Fetch()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class FutureReader:
-    """Reads while futures wait. Fulfilling is done by a second thread: a large value needs an answer that the first one reads."""
+    """Reads while futures wait. Fulfilling is done by a second thread:
+    a large value needs an answer that the first one reads."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

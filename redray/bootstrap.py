@@ -28,9 +28,13 @@ RECONNECT_S = 30.0
 class DriverSession(Session):
     """`server` is the Redis that this driver started and takes down with itself, None when it joined a cluster."""
 
-    def __init__(self, address: Address, keys: Keys, namespace: str | None, runtime_env: Any, log_to_driver: bool) -> None:
+    def __init__(
+        self, address: Address, keys: Keys, namespace: str | None, runtime_env: Any, log_to_driver: bool
+    ) -> None:
         worker = WorkerID.from_random()
-        super().__init__("driver", worker, address, keys, JobID(worker[:]), namespace or f"anonymous-{os.urandom(8).hex()}")
+        super().__init__(
+            "driver", worker, address, keys, JobID(worker[:]), namespace or f"anonymous-{os.urandom(8).hex()}"
+        )
         self.server: EmbeddedServer | None = None
         self.node_log = ""
         self._keeps_lease = False
@@ -64,11 +68,13 @@ class DriverSession(Session):
             self.on_close.append(LeaseKeeper(self._address, self._keys, self._worker).close)
 
     def _reroute(self, cause: ChannelLost, channel: NodeChannel | DirectChannel) -> None:
-        """The node is gone. An embedded cluster is then gone too; in any other, Redis takes over what was not acknowledged."""
+        """The node is gone. An embedded cluster is then gone too;
+        in any other, Redis takes over what was not acknowledged."""
         if self.server is not None:
             from redray.worker.launch import last_lines
 
-            text = f"The embedded cluster of this driver has ended: {cause} The node's log ends with:\n{last_lines(self.node_log)}"
+            log = last_lines(self.node_log)
+            text = f"The embedded cluster of this driver has ended: {cause} The node's log ends with:\n{log}"
             self._lost = ClusterLostError(text)
             raise self._lost
         with self._lock:
@@ -96,12 +102,16 @@ class DriverSession(Session):
         """What the dead node was asked will never be answered."""
         for request in range(1, self._request + 1):
             if request not in self._answers:
-                self._answers[request] = messages.Reply(request, None, "NodeDiedError", "The node of this driver has died.")
+                self._answers[request] = messages.Reply(
+                    request, None, "NodeDiedError", "The node of this driver has died."
+                )
         self._lagged = True
 
     def _check_cluster(self) -> None:
         if self.server is not None and self._inbox.fileno() < 0 and not self.server.is_alive():
-            self._lost = ClusterLostError("The embedded Redis of this driver has died, and the cluster's state with it.")
+            self._lost = ClusterLostError(
+                "The embedded Redis of this driver has died, and the cluster's state with it."
+            )
             raise self._lost
 
     def close(self) -> None:
@@ -210,9 +220,7 @@ def _address_info(address: Address, directory: str, node: str) -> dict[str, Any]
     }
 
 
-def connect(
-    address: str, namespace: str | None = None, runtime_env: Any = None, log_to_driver: bool = True
-) -> Session:
+def connect(address: str, namespace: str | None = None, runtime_env: Any = None, log_to_driver: bool = True) -> Session:
     """Join the cluster at `address`. Raises ConnectionError if nobody answers there, or no node has joined it yet."""
     from redray.local_cluster import with_password
 
@@ -231,12 +239,17 @@ def connect(
 
 
 def _local_node(connection: Connection, keys: Keys, patience: float = 10.0) -> tuple[str, str]:
-    """(socket, id) of a node of this machine, ("", "") when all are elsewhere. Waits a moment for a first node to join."""
+    """(socket, id) of a node of this machine, ("", "") when all are elsewhere.
+    Waits a moment for a first node to join."""
     deadline = time.monotonic() + patience
     while True:
         ids = sorted(id.decode() for id in connection.call("SMEMBERS", keys.nodes))
         rows = connection.pipeline([("HMGET", keys.node(id), "socket", "head") for id in ids]) if ids else []
-        here = [(row[1] != b"1", row[0].decode(), id) for id, row in zip(ids, rows, strict=True) if row[0] and _is_ours(row[0].decode())]
+        here = [
+            (row[1] != b"1", row[0].decode(), id)
+            for id, row in zip(ids, rows, strict=True)
+            if row[0] and _is_ours(row[0].decode())
+        ]
         if here:
             _, socket_path, node = min(here)
             return socket_path, node

@@ -1,7 +1,7 @@
 """A process' one ordered way to the cluster: through its node, or straight to Redis when it has none.
 
-Calls are numbered and kept until they are acknowledged. When the way breaks, another is opened and what was not acknowledged is sent
-again: Redis answers REPEAT to what it had.
+Calls are numbered and kept until they are acknowledged. When the way breaks, another is opened and what was not
+acknowledged is sent again: Redis answers REPEAT to what it had.
 """
 
 from __future__ import annotations
@@ -59,14 +59,22 @@ class Unacknowledged:
 class NodeChannel:
     """Through the node of this machine. `node`, `arena` and so on are what its Welcome said."""
 
-    def __init__(self, calls: Unacknowledged, hello: Callable[[int], messages.Hello], path: str, sock: socket.socket | None, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        calls: Unacknowledged,
+        hello: Callable[[int], messages.Hello],
+        path: str,
+        sock: socket.socket | None,
+        lock: threading.RLock,
+    ) -> None:
         self._calls = calls
         self._hello = hello
         self._path = path
         self._out = bytearray()
         self._in = bytearray()
-        # True while bytes are under way between the socket and a buffer. Found true at the next step, an interrupt (Ctrl-C) came
-        # in between, and nobody can say which bytes were handled: then a new connection is made, and the calls are sent again.
+        # True while bytes are under way between the socket and a buffer. Found true at the next step, an interrupt
+        # (Ctrl-C) came in between, and nobody can say which bytes were handled: then a new connection is made, and the
+        # calls are sent again.
         self._sending = self._receiving = False
         self._lock = lock
         self._socket = sock if sock is not None else self._connect()
@@ -124,7 +132,8 @@ class NodeChannel:
         return call.number
 
     def flush(self) -> None:
-        """Send what the socket takes. Never blocks: a node that is busy sending to us would never read. The lock is held."""
+        """Send what the socket takes. Never blocks: a node that is busy sending to us would never read.
+        The lock is held."""
         if not self._out:
             return
         if self._sending:
@@ -256,7 +265,9 @@ class DirectChannel:
             elif reply[0] not in (b"OK", b"REPEAT") and not call.wants_reply:
                 failures = [(call.number, reply[0].decode(), "")]
             if call.wants_reply:
-                heard.append(messages.CallReply(call.number, str(reply) if isinstance(reply, ReplyError) else _plain(reply)))
+                heard.append(
+                    messages.CallReply(call.number, str(reply) if isinstance(reply, ReplyError) else _plain(reply))
+                )
             heard.append(messages.Ack(call.number, failures))
         return heard
 

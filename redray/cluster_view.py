@@ -53,7 +53,8 @@ def total_resources(query: Query, keys: Keys) -> dict[str, float]:
 def free_resources(query: Query, keys: Keys) -> dict[str, float]:
     """As each node said in its last call or renewal. A resource of which nothing is free is left out."""
     free = _sum(
-        {name: from_units(units) for name, units in from_text(row["free"] or "-").items()} for _, row in _alive(query, keys)
+        {name: from_units(units) for name, units in from_text(row["free"] or "-").items()}
+        for _, row in _alive(query, keys)
     )
     return {name: quantity for name, quantity in free.items() if quantity}
 

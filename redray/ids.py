@@ -1,12 +1,13 @@
 """Identifiers: bytes values that know the process which made them.
 
-Every process (driver, worker, node) draws one random `WorkerID` when it starts and numbers what it makes from 1 upwards. So an id
-costs no entropy per task, says which channel and which number made it, and can be compared and hashed in C, being plain bytes.
+Every process (driver, worker, node) draws one random `WorkerID` when it starts and numbers what it makes from 1
+upwards. So an id costs no entropy per task, says which channel and which number made it, and can be compared and hashed
+in C, being plain bytes.
 
     WorkerID   8 bytes   random
     TaskID    12 bytes   worker id + number (big endian)
     ActorID   12 bytes   the id of the actor's creation task
-    ObjectID  16 bytes   task id + index: 0.. a return value, PUT_INDEX a value put, HANDLE_INDEX the handles of an actor
+    ObjectID  16 bytes   task id + index: 0.. a return value, PUT_INDEX a value put, HANDLE_INDEX an actor's handles
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lease of a driver without a node, renewed by a process of its own.
 
-A thread would not do: a debugger stops it with the driver, and a long call that keeps the interpreter's lock starves it. The process
-also watches the driver, and ends its job at once when it dies.
+A thread would not do: a debugger stops it with the driver, and a long call that keeps the interpreter's lock starves
+it. The process also watches the driver, and ends its job at once when it dies.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Renewer:
 
 
 def _watch(pid: int) -> select.poll:
-    """Readable when the driver has ended: its end of the pipe is closed, or (a forked child may keep that open) it is gone."""
+    """Readable when the driver has ended: its end of the pipe is closed,
+    or (a forked child may keep that open) it is gone."""
     ends = select.poll()
     ends.register(0, select.POLLIN)
     with contextlib.suppress(OSError, AttributeError):

@@ -30,7 +30,11 @@ class LogReader:
             with contextlib.closing(Connection.open(self._address, 5.0, "redray-logs")) as connection:
                 self._connection = connection
                 while not self._closing:
-                    self._show(connection.call("XREAD", "COUNT", _LINES, "BLOCK", BLOCK_MS, "STREAMS", self._stream, self._position))
+                    self._show(
+                        connection.call(
+                            "XREAD", "COUNT", _LINES, "BLOCK", BLOCK_MS, "STREAMS", self._stream, self._position
+                        )
+                    )
         except (ConnectionError, ReplyError, OSError, ValueError):
             return  # the cluster is gone, or going: whoever calls next is told so by the session
 
@@ -40,7 +44,9 @@ class LogReader:
                 for position, texts in entries:
                     if _is_after(position.decode(), self._position):
                         self._position = position.decode()
-                        _print_entry({texts[i].decode(): texts[i + 1].decode(errors="replace") for i in range(0, len(texts), 2)})
+                        _print_entry(
+                            {texts[i].decode(): texts[i + 1].decode(errors="replace") for i in range(0, len(texts), 2)}
+                        )
 
     def close(self) -> None:
         """Show what was printed up to now, and stop."""

@@ -1,14 +1,14 @@
 """What a process and its node say to each other over their unix socket.
 
-A frame is `u32 length (little endian) | msgpack array`, the first element being the tag of the message class. Process -> node messages
-that change the cluster's state are `Call`s: numbered, relayed to Redis in order, kept by the sender until acknowledged.
-Object, task and worker ids are hexadecimal text.
+A frame is `u32 length (little endian) | msgpack array`, the first element being the tag of the message class. Process
+-> node messages that change the cluster's state are `Call`s: numbered, relayed to Redis in order, kept by the sender
+until acknowledged. Object, task and worker ids are hexadecimal text.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 
@@ -45,7 +45,8 @@ class Call(_Message, tag=2):
 
 
 class Blocked(_Message, tag=3):
-    """The worker's task is about to block in get/wait on `waits_for`; `returned` are tasks it was sent and has not started."""
+    """The worker's task is about to block in get/wait on `waits_for`;
+    `returned` are tasks it was sent and has not started."""
 
     waits_for: list[str]
     returned: list[str]
@@ -64,7 +65,8 @@ class Allocate(_Message, tag=5):
 
 
 class Locate(_Message, tag=6):
-    """Ask for values to be brought here and pinned for this process. Answered by Reply(request, [[offset, size] or error, ...])."""
+    """Ask for values to be brought here and pinned for this process.
+    Answered by Reply(request, [[offset, size] or error, ...])."""
 
     request: int
     objects: list[str]
@@ -94,7 +96,8 @@ class Done(_Message, tag=8):
     returns: list[Returned]
     run_us: int
     detail: str = ""  # for people: why it failed, where no packed error says it better
-    keeps: list[str] = []  # borrowed refs the worker still holds (an actor's state): registered before the argument pins drop
+    # Borrowed refs the worker still holds (an actor's state): registered before the argument pins drop.
+    keeps: list[str] = []
 
 
 class GetFunction(_Message, tag=9):
@@ -141,8 +144,9 @@ class Reply(_Message, tag=35):
 
 
 class Run(_Message, tag=36):
-    """Execute one attempt. `values` are the inline values of `waits_for` refs known to the node ({object id: bytes}); others are
-    fetched by the worker. `function` is the pickled function the first time this worker needs it, else None."""
+    """Execute one attempt. `values` are the inline values of `waits_for` refs known to the node ({object id: bytes});
+    others are fetched by the worker. `function` is the pickled function the first time this worker needs it, else
+    None."""
 
     spec: bytes
     attempt: int
@@ -170,7 +174,8 @@ class TakeBack(_Message, tag=39):
 
 
 class HandedBack(_Message, tag=11):
-    """Runs that did not start: asked for by TakeBack, or (`serial` is then that run's) revoked through shared memory."""
+    """Runs that did not start: asked for by TakeBack,
+    or (`serial` is then that run's) revoked through shared memory."""
 
     tasks: list[str]
     serial: int = 0
@@ -182,8 +187,8 @@ class Exit(_Message, tag=40):
     reason: str
 
 
-ToNode = Union[Hello, Call, Blocked, Unblocked, Allocate, Locate, Unpin, Done, GetFunction, ActorExit, HandedBack]
-ToProcess = Union[Welcome, Ack, CallReply, Reply, Run, JobInfo, Cancel, TakeBack, Exit]
+ToNode = Hello | Call | Blocked | Unblocked | Allocate | Locate | Unpin | Done | GetFunction | ActorExit | HandedBack
+ToProcess = Welcome | Ack | CallReply | Reply | Run | JobInfo | Cancel | TakeBack | Exit
 
 AnyMessage = _Message
 

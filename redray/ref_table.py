@@ -1,7 +1,7 @@
 """Which objects this process holds: how many Python refs name each, and what Redis must be told of that.
 
-An id is registered in Redis once per process: by the submission or put that made it, or by a hold when a ref came out of a value. It is
-released when its last Python ref here is gone.
+An id is registered in Redis once per process: by the submission or put that made it, or by a hold when a ref came out
+of a value. It is released when its last Python ref here is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from redray import refs
 
 
 class RefTable:
-    """Not thread safe by itself: the session's lock is held around every call but `count`, which may come from unpickling anywhere."""
+    """Not thread safe by itself: the session's lock is held around every call but `count`,
+    which may come from unpickling anywhere."""
 
     def __init__(self) -> None:
         self._counts: dict[bytes, int] = {}
@@ -42,7 +43,8 @@ class RefTable:
         return holds
 
     def take_releases(self) -> list[bytes]:
-        """Ids whose last ref here is gone. Holds must be taken before, or an id could be released and never registered."""
+        """Ids whose last ref here is gone. Holds must be taken before,
+        or an id could be released and never registered."""
         releases = []
         dropped = refs.dropped
         while dropped:

@@ -1,7 +1,8 @@
 """ObjectRef: the name of a value, counted per process.
 
-A ref is 16 bytes and is hashed and compared in C, since `wait` over a thousand refs hashes a thousand refs a round. `__del__` only
-appends to a deque (it may run in the middle of anything, the garbage collector included); the session drains it in its next turn.
+A ref is 16 bytes and is hashed and compared in C, since `wait` over a thousand refs hashes a thousand refs a round.
+`__del__` only appends to a deque (it may run in the middle of anything, the garbage collector included); the session
+drains it in its next turn.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 dropped: deque[bytes] = deque()
-"""Ids of refs (and of actor handles, see `handle_id`) whose Python object died and which the session has not yet discounted."""
+"""Ids of refs (and of actor handles, see `handle_id`) whose Python object died and which the session has not yet
+discounted."""
 
 
 class RefKeeper:
@@ -30,7 +32,8 @@ class RefKeeper:
         """One more Python object names `object_id` in this process."""
 
     def pin(self, object_id: bytes) -> None:
-        """A ref was pickled by hand, outside any value that redray counts: it may come back at any time, so hold it for good."""
+        """A ref was pickled by hand, outside any value that redray counts:
+        it may come back at any time, so hold it for good."""
 
     def future(self, ref: ObjectRef[T]) -> Future[T]:
         raise RuntimeError("redray is not initialized: call redray.init() first.")
@@ -53,7 +56,8 @@ _collector = _Collector()
 
 @contextmanager
 def collecting() -> Iterator[list[bytes]]:
-    """Within this context pickling a ref (or an actor handle) in this thread appends its object id to the list, once each."""
+    """Within this context pickling a ref (or an actor handle) in this thread appends its object id to the list,
+    once each."""
     outer, found = _collector.found, []
     _collector.found = found
     try:

@@ -1,8 +1,8 @@
 """Resource quantities, and the text that names a demand.
 
-Quantities are fixed point, in units of 1/10000, so that sums of fractions are exact. A demand travels, is queued and is shown as
-text: `CPU:1,GPU:0.5`, names sorted, zero quantities left out, the empty demand `-`. Equal demands have equal texts: the text is the
-name of their queue in Redis.
+Quantities are fixed point, in units of 1/10000, so that sums of fractions are exact. A demand travels, is queued and is
+shown as text: `CPU:1,GPU:0.5`, names sorted, zero quantities left out, the empty demand `-`. Equal demands have equal
+texts: the text is the name of their queue in Redis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One process' connection to its cluster: what it submits, what it hears, what it holds; and the only "current" slot.
 
-Threads: any thread may submit. Of those that wait, one reads for all (`_wait_until`); the others sleep until it tells them.
+Threads: any thread may submit. Of those that wait, one reads for all (`_wait_until`); the others sleep until it tells
+them.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ class Session(refs.RefKeeper):
             extra["retry_exceptions"] = _packed_retry(options.retry_exceptions)
         context = self.task_context()
         with self._lock:
-            head = self._head(ACTOR_CALL, None, options.name or method, "-", options.num_returns, options.max_task_retries,
-                              waits_for, keeps, 0, context, extra)  # fmt: skip
+            head = self._head(ACTOR_CALL, None, options.name or method, "-", options.num_returns,
+                              options.max_task_retries, waits_for, keeps, 0, context, extra)  # fmt: skip
             head.actor = actor_id.hex()
             head.function = method
             head.sequence = self._sequences[actor_id] = self._sequences.get(actor_id, 0) + 1
@@ -173,8 +174,8 @@ class Session(refs.RefKeeper):
     def _check_pending(self, actor_id: ActorID, options: MethodOptions) -> None:
         if 0 < options.max_pending_calls <= self._pending_calls.get(actor_id, 0):
             raise PendingCallsLimitExceeded(
-                f"The actor {actor_id.hex()} has {options.max_pending_calls} calls of this process pending, which is its "
-                "max_pending_calls: get some of their results first."
+                f"The actor {actor_id.hex()} has {options.max_pending_calls} calls of this process pending, "
+                "which is its max_pending_calls: get some of their results first."
             )
 
     def create_actor(
@@ -209,7 +210,9 @@ class Session(refs.RefKeeper):
             actor_id = ActorID(bytes.fromhex(head.task))
             self._flush_batch()
             packed_methods = serialization.pack(serialization.serialize(methods))
-            number = self._call(actors.create(spec.pack(head, payload), record, packed_methods), wants_reply=bool(options.name))
+            number = self._call(
+                actors.create(spec.pack(head, payload), record, packed_methods), wants_reply=bool(options.name)
+            )
             self._send_out()
         del kept_alive
         if options.name:
@@ -238,7 +241,8 @@ class Session(refs.RefKeeper):
                         function.id.hex() if function is not None else "", "", 0, extra)  # fmt: skip
 
     def _submit(self, head: TaskHead, payload: bytes) -> list[ObjectRef[Any]]:
-        """Into the batch, which goes out at once when nothing is outstanding: then somebody is about to wait for this one."""
+        """Into the batch, which goes out at once when nothing is outstanding:
+        then somebody is about to wait for this one."""
         packed = spec.pack(head, payload)
         found = []
         base = bytes.fromhex(head.task)
@@ -301,7 +305,12 @@ class Session(refs.RefKeeper):
         return serialization.serialize((args, kwargs, slots))
 
     def _put_if_large(
-        self, place: int | str, value: Any, slots: list[tuple[int | str, int]], waits_for: list[str], puts: list[ObjectRef[Any]]
+        self,
+        place: int | str,
+        value: Any,
+        slots: list[tuple[int | str, int]],
+        waits_for: list[str],
+        puts: list[ObjectRef[Any]],
     ) -> None:
         serialized = serialization.serialize(value)
         if serialized.size > INLINE_BYTES:
@@ -335,7 +344,10 @@ class Session(refs.RefKeeper):
             command, arrival = objects.put(hexed, packed, len(packed), "", contains), packed
         else:
             node = self.write_large(hexed, serialized)
-            command, arrival = objects.put(hexed, b"", serialized.size, node, contains), Located(serialized.size, [node])
+            command, arrival = (
+                objects.put(hexed, b"", serialized.size, node, contains),
+                Located(serialized.size, [node]),
+            )
         with self._lock:
             self._flush_batch()
             self._table.add_own(object_id)
@@ -345,7 +357,8 @@ class Session(refs.RefKeeper):
         return counted(object_id)
 
     def write_large(self, object: str, serialized: serialization.Serialized, tag: bytes = serialization.VALUE) -> str:
-        """Write a value to the shared memory of this node (or, without one, send it to some node); returns that node's id."""
+        """Write a value to the shared memory of this node (or, without one, send it to some node);
+        returns that node's id."""
         welcome = self._channel.welcome
         if welcome is not None:
             try:
@@ -430,7 +443,8 @@ class Session(refs.RefKeeper):
             ) from error
 
     def _bring(self, refs: Iterable[ObjectRef[Any]], deadline: float | None) -> dict[bytes, bytes | memoryview]:
-        """The packed bytes of values that have arrived: fetched from Redis, or mapped from shared memory, where need be."""
+        """The packed bytes of values that have arrived:
+        fetched from Redis, or mapped from shared memory, where need be."""
         found: dict[bytes, bytes | memoryview] = {}
         fetch, locate = [], []
         for ref in refs:
@@ -625,7 +639,9 @@ class Session(refs.RefKeeper):
 
     def describe_actor(self, actor_id: ActorID) -> ActorDescription | None:
         self._check_usable()
-        state, class_name, methods = self.query([("HMGET", self._keys.actor(actor_id.hex()), "state", "class", "methods")])[0]
+        state, class_name, methods = self.query(
+            [("HMGET", self._keys.actor(actor_id.hex()), "state", "class", "methods")]
+        )[0]
         if state is None or state.decode() == ActorState.DEAD:
             return None
         return ActorDescription(actor_id, class_name.decode(), serialization.deserialize(methods))
@@ -634,7 +650,9 @@ class Session(refs.RefKeeper):
         self._sync()
         names = self.query([("HKEYS", self._keys.actor_names)])[0]
         pairs = [name.decode().rpartition("/")[::2] for name in names]
-        return [{"name": name, "namespace": space} for space, name in pairs if all_namespaces or space == self.namespace]
+        return [
+            {"name": name, "namespace": space} for space, name in pairs if all_namespaces or space == self.namespace
+        ]
 
     def nodes(self) -> list[dict[str, Any]]:
         from redray.cluster_view import nodes
@@ -702,7 +720,8 @@ class Session(refs.RefKeeper):
         return self._channel.call(self._inbox.take_seen(), command, wants_reply)
 
     def _post(self, message: messages.AnyMessage) -> None:
-        """A frame that is no call, behind what was submitted before and ahead of releases: a result may contain what is let go."""
+        """A frame that is no call, behind what was submitted before and ahead of releases:
+        a result may contain what is let go."""
         self._flush_submissions()
         self._channel.post(message)
 
@@ -754,7 +773,8 @@ class Session(refs.RefKeeper):
             self._flusher.start()
 
     def _flush_now_and_then(self) -> None:
-        """What the main thread left in the batch, or dropped (`__del__` tells nobody), before it went on with other things."""
+        """What the main thread left in the batch, or dropped (`__del__` tells nobody),
+        before it went on with other things."""
         while not self._closed:
             if self._unsent.wait(DROPPED_S):
                 time.sleep(FLUSH_S)
@@ -776,7 +796,9 @@ class Session(refs.RefKeeper):
             own = self.worker_id
             ask = []
             for ref in missing:
-                if ref not in self._asked and (self._lagged or ref[:8] != own or ref[:12] + FIRST not in self._outstanding):
+                if ref not in self._asked and (
+                    self._lagged or ref[:8] != own or ref[:12] + FIRST not in self._outstanding
+                ):
                     ask.append(ref[:])
             self._asked.update(ask)
             self._flush_batch()
@@ -842,7 +864,8 @@ class Session(refs.RefKeeper):
         pass
 
     def _pump(self, timeout: float | None) -> None:
-        """One step of reading, by the thread that holds `_reading`: wait for something at most `timeout` s, take it in."""
+        """One step of reading, by the thread that holds `_reading`:
+        wait for something at most `timeout` s, take it in."""
         if self._lost is not None:
             raise self._lost
         if self._inbox.fileno() < 0:
@@ -991,7 +1014,8 @@ class Session(refs.RefKeeper):
         for id in ids:
             if id not in self._table:
                 raise ValueError(
-                    f"ObjectRef {id.hex()} does not belong to this cluster: its session has ended, and its value with it."
+                    f"ObjectRef {id.hex()} does not belong to this cluster: "
+                    "its session has ended, and its value with it."
                 )
 
     # ---- faults and the end ------------------------------------------------------------------------------------------
@@ -1035,7 +1059,8 @@ class Session(refs.RefKeeper):
 
 
 def _packed_retry(retry: Any) -> Any:
-    """True, or the pickled classes as hexadecimal text: heads hold no bytes, because Redis' msgpack does not know them."""
+    """True, or the pickled classes as hexadecimal text:
+    heads hold no bytes, because Redis' msgpack does not know them."""
     if retry is True:
         return True
     from redray import cloudpickle
@@ -1045,5 +1070,3 @@ def _packed_retry(retry: Any) -> Any:
 
 def _as_raised(error: BaseException) -> BaseException:
     return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
-
-

@@ -1,7 +1,8 @@
-"""What travels from caller to worker: the head that schedulers read, and the payload that only the executing worker opens.
+"""What travels from caller to worker: the head that schedulers read, and the payload that only the executing worker
+opens.
 
-A packed spec is `u32 length of head (little endian) | head (msgpack array) | payload`. Lua and the node decode the head alone, so a
-task costs them the same whatever its arguments weigh.
+A packed spec is `u32 length of head (little endian) | head (msgpack array) | payload`. Lua and the node decode the head
+alone, so a task costs them the same whatever its arguments weigh.
 """
 
 from __future__ import annotations

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
-Argument = Union[bytes, str, int, float]
+Argument = bytes | str | int | float
 
 DIRECT = "direct"
 """The route of a process that speaks to Redis itself."""
 
 
 class Command(NamedTuple):
-    """A numbered command has no keys of its own: the channel that carries it adds its key and the envelope (worker, route, number,
-    seen, now) before `args`. Others name their keys and all their arguments."""
+    """A numbered command has no keys of its own: the channel that carries it adds its key and the envelope (worker,
+    route, number, seen, now) before `args`. Others name their keys and all their arguments."""
 
     verb: str
     args: list[Argument]

@@ -1,4 +1,5 @@
-"""Reading a process' inbox: a stream, read from the reader's own position, so that what was not read survives a lost connection."""
+"""Reading a process' inbox: a stream, read from the reader's own position,
+so that what was not read survives a lost connection."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Message = tuple[str, str, bytes]
 
 
 class InboxLink:
-    """`receive` gives messages (kind, id, data); `commit`, once they were dealt with, makes sure they are not read again."""
+    """`receive` gives messages (kind, id, data);
+    `commit`, once they were dealt with, makes sure they are not read again."""
 
     def __init__(self, address: Address, inbox: str, name: str) -> None:
         self._address = address

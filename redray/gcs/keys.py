@@ -1,4 +1,5 @@
-"""Every Redis key of a cluster, spelt once. Rendered into the Lua scripts: `keys.task(id)` there is `Keys.task(id)` here.
+"""Every Redis key of a cluster, spelt once. Rendered into the Lua scripts: `keys.task(id)` there is `Keys.task(id)`
+here.
 
 All keys of a cluster carry its hash tag, so that one cluster lives in one slot of a Redis Cluster.
 """
@@ -17,7 +18,7 @@ FAMILIES: dict[str, str] = {
     "dependents": "dependents:",  # list: tasks waiting for an object; deleted when it is ready
     "watchers": "watchers:",  # set: processes waiting for an object; deleted when it is ready
     "queue": "queue:",  # zset: ready tasks of one demand and job; empty = gone
-    "process": "process:",  # hash: the channel of a driver, worker or node: last call number, route; deleted by process_end
+    "process": "process:",  # hash: channel of a driver, worker or node: last call number, route; deleted by process_end
     "holds": "holds:",  # set: object ids a process holds; emptied by process_end
     "inbox": "inbox:",  # stream: what a process must hear; trimmed by its acknowledgements, deleted by process_end
     "node": "node:",  # hash: a node; deleted when it leaves, kept an hour when it died
@@ -32,7 +33,7 @@ FAMILIES: dict[str, str] = {
     "fn": "function:",  # hash: a pickled function or class; deleted with its last user
     "actor": "actor:",  # hash: an actor; deleted when dead and without handles
     "created": "created:",  # set: actors that a worker process created; deleted when it ends
-    "parked": "parked:",  # zset: calls waiting for their actor to be alive, by their number; taken when it is, or failed when it is dead
+    "parked": "parked:",  # zset: calls whose actor is not alive yet, by their number; taken or failed when it is known
     "callers": "callers:",  # hash: caller -> last call number recorded, per actor
     "logs": "logs:",  # stream: lines printed by a job's workers; capped; deleted at job end
 }
@@ -40,13 +41,13 @@ FAMILIES: dict[str, str] = {
 SINGLETONS: dict[str, str] = {
     "nodes": "nodes",  # set: nodes that are alive or draining
     "leases": "leases",  # zset: node or driver -> end of its lease, ms of the server's clock
-    "tick": "tick",  # hash: when anybody last renewed a lease (a gap means that Redis itself was away), and until when nobody is declared dead
+    "tick": "tick",  # hash: last renewal of any lease (a gap: Redis was away), until when nobody is declared dead
     "queues": "queues",  # zset: names of the queues that are not empty -> their turn
     "idle": "idle",  # hash: node waiting for work -> its free resources
     "sequence": "sequence",  # string: counter that keeps queues first in, first out
     "actor_names": "actor_names",  # hash: namespace/name -> actor id
     "jobs": "jobs",  # set: jobs that have not ended
-    "chores": "chores",  # list: work cut into slices that anybody may continue: frees, wake-ups, ends of processes, actors and jobs
+    "chores": "chores",  # list: work in slices, for anybody to do: frees, wake-ups, ends of processes, actors, jobs
     "cluster": "cluster",  # hash: what all processes of the cluster must agree on
 }
 
@@ -67,7 +68,8 @@ class Keys:
         def __getattr__(self, name: str) -> Any: ...
 
     def of_object(self, object_id: str) -> str:
-        """The hash that carries an object's state: its task's for a first return value, the actor's for handles, else its own."""
+        """The hash that carries an object's state:
+        its task's for a first return value, the actor's for handles, else its own."""
         index = object_id[24:]
         if index == "00000000":
             return f"{self.prefix}task:{object_id[:24]}"

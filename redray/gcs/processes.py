@@ -6,7 +6,9 @@ from redray.gcs.command import Command
 from redray.gcs.keys import Keys
 
 
-def open(keys: Keys, worker: str, route: str, now: int, kind: str, job: str, pid: int, namespace: str, config: bytes) -> Command:
+def open(
+    keys: Keys, worker: str, route: str, now: int, kind: str, job: str, pid: int, namespace: str, config: bytes
+) -> Command:
     return Command("process_open", [worker, route, now, kind, job, pid, namespace, config], (keys.process(worker),))
 
 

@@ -98,11 +98,13 @@ WORDS = _words()
 
 _FIELD_NAMES = (
     # task and object
-    "state job name node attempt retries refs unready unpinned pins watched value size at contains actor kind returns alive lineage demand "
+    "state job name node attempt retries refs unready unpinned pins watched value size at contains "
+    "actor kind returns alive lineage demand "
     # process
     "last reply route worker pid crashed "
     # actor, job, node
-    "class namespace creator detached max_restarts restarts max_task_retries methods cause init_failed function pickled users "
+    "class namespace creator detached max_restarts restarts max_task_retries methods "
+    "cause init_failed function pickled users "
     "driver config started ended address host socket resources free labels version"
 )
 FIELDS = {name: name for name in _FIELD_NAMES.split()}

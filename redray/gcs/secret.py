@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 def transfer_secret(password: str, stored: bytes) -> bytes:
-    """Derived from the cluster's password. Without a password whoever reaches Redis is trusted, so what is `stored` there will do."""
+    """Derived from the cluster's password. Without a password whoever reaches Redis is trusted,
+    so what is `stored` there will do."""
     import hashlib
     import hmac
 

@@ -24,8 +24,8 @@ BINARIES = ("redis-server", "valkey-server")
 _POLL_SECONDS = 0.0003  # between two attempts to connect to a starting server, which takes about 7 ms
 _START_SECONDS = 10.0
 _LONGEST_SOCKET_PATH = 103  # bytes: 107 on Linux, 103 on macOS
-# The working directory is compared because a process id may by then be another's. An owner that dies before it has
-# told the id leaves either a server that has no directory any more to make its socket in, and ends, or one whose working
+# The working directory is compared because a process id may by then be another's. An owner that dies before it has told
+# the id leaves either a server that has no directory any more to make its socket in, and ends, or one whose working
 # directory gives it away.
 _GUARDIAN = """cd /; trap '' HUP INT TERM
 read -r server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from redray.gcs.tasks import Finish
 from redray.messages import Run, _Message
@@ -94,18 +94,18 @@ class Warn(NamedTuple):
     text: str
 
 
-Action = Union[
-    StartWorker,
-    Send,
-    Dispatch,
-    Interrupt,
-    Revoke,
-    Kill,
-    Learn,
-    RecordFinishes,
-    Claim,
-    RecordRunning,
-    RecordActorStarted,
-    RecordActorDied,
-    Warn,
-]
+Action = (
+    StartWorker
+    | Send
+    | Dispatch
+    | Interrupt
+    | Revoke
+    | Kill
+    | Learn
+    | RecordFinishes
+    | Claim
+    | RecordRunning
+    | RecordActorStarted
+    | RecordActorDied
+    | Warn
+)

@@ -86,7 +86,8 @@ class ActorTable:
         for attempt in began:
             self._node.finish_without_value(attempt, Outcome.CRASHED, cause)
         for attempt in unstarted:
-            # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new incarnation.
+            # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new
+            # incarnation.
             outcome = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
             self._node.finish_without_value(attempt, outcome, cause)
         self._forget(actor, cause)

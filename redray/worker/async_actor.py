@@ -26,6 +26,7 @@ from redray.worker.host import Host
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
 
+
 class AsyncActor(ConcurrentActor):
     default_concurrency = 1000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from redray.messages import Done
 
@@ -15,7 +15,8 @@ class Submitted(NamedTuple):
 
 
 class WorkReceived(NamedTuple):
-    """Redis handed out work: (attempt, spec, inline values of its arguments by id, ids of those that are in shared memory)."""
+    """Redis handed out work: (attempt, spec, inline values of its arguments by id,
+    ids of those that are in shared memory)."""
 
     items: list[tuple[int, bytes, dict[str, bytes], list[str]]]
     backlog: int
@@ -114,24 +115,24 @@ class Tick(NamedTuple):
     pass
 
 
-Event = Union[
-    Submitted,
-    WorkReceived,
-    TaskDone,
-    WorkerReady,
-    WorkerGone,
-    WorkerBlocked,
-    WorkerUnblocked,
-    HandedBackTasks,
-    Revoked,
-    ActorExiting,
-    ActorStartAnswered,
-    CallReceived,
-    ObjectNews,
-    CancelRequested,
-    KillRequested,
-    RetireRequested,
-    JobEnded,
-    Rung,
-    Tick,
-]
+Event = (
+    Submitted
+    | WorkReceived
+    | TaskDone
+    | WorkerReady
+    | WorkerGone
+    | WorkerBlocked
+    | WorkerUnblocked
+    | HandedBackTasks
+    | Revoked
+    | ActorExiting
+    | ActorStartAnswered
+    | CallReceived
+    | ObjectNews
+    | CancelRequested
+    | KillRequested
+    | RetireRequested
+    | JobEnded
+    | Rung
+    | Tick
+)

@@ -1,8 +1,8 @@
 """The actors that live on a node: whose call may go to the actor's worker next. Pure.
 
-A caller's calls start in the order it made them, and one whose argument is not ready holds back its own caller only. A call that
-comes through Redis comes in that order; one that takes the short way (its caller is on this node) says its number, and waits while
-earlier ones are still on their way through Redis.
+A caller's calls start in the order it made them, and one whose argument is not ready holds back its own caller only. A
+call that comes through Redis comes in that order; one that takes the short way (its caller is on this node) says its
+number, and waits while earlier ones are still on their way through Redis.
 """
 
 from __future__ import annotations
@@ -44,7 +44,19 @@ class Caller:
 class HostedActor:
     """An actor and the worker that is its body."""
 
-    __slots__ = ("alive", "attempt", "callers", "cause", "creation", "final", "id", "ordered", "restart", "retiring", "worker")
+    __slots__ = (
+        "alive",
+        "attempt",
+        "callers",
+        "cause",
+        "creation",
+        "final",
+        "id",
+        "ordered",
+        "restart",
+        "retiring",
+        "worker",
+    )
 
     def __init__(self, creation: Attempt, worker: str) -> None:
         self.id = creation.task
@@ -56,7 +68,11 @@ class HostedActor:
         self.final = 0  # 1: its end is wanted, 2: its constructor raised; then it is not restarted
         self.cause = ""
         options = creation.head.options
-        self.ordered = not options.get("is_async") and int(options.get("max_concurrency") or 1) == 1 and not options.get("concurrency_groups")
+        self.ordered = (
+            not options.get("is_async")
+            and int(options.get("max_concurrency") or 1) == 1
+            and not options.get("concurrency_groups")
+        )
         self.callers: dict[str, Caller] = {}
 
     def caller(self, worker: str) -> Caller:
@@ -66,8 +82,8 @@ class HostedActor:
         return caller
 
     def come_alive(self) -> None:
-        """What waited in Redis has been handed over. A call that came here by itself meanwhile was made later, or came too
-        late for an earlier life of the actor: only the numbers tell."""
+        """What waited in Redis has been handed over. A call that came here by itself meanwhile was made later, or came
+        too late for an earlier life of the actor: only the numbers tell."""
         self.alive = True
         for caller in self.callers.values():
             caller.line = deque(sorted(caller.line, key=lambda attempt: attempt.head.sequence))
@@ -77,7 +93,8 @@ class HostedActor:
         return self.creation.head.function + attempt.head.function
 
     def sendable(self, may_go: Callable[[Attempt], bool]) -> Iterator[Attempt]:
-        """Take from the callers' lines, in turn, the calls that may start now: who has called often must not starve others."""
+        """Take from the callers' lines, in turn, the calls that may start now:
+        who has called often must not starve others."""
         if not self.ordered:
             for caller in self.callers.values():
                 ready = [attempt for attempt in caller.line if may_go(attempt)]

@@ -15,7 +15,8 @@ MOST_QUEUES = 64
 
 
 def warn_of_infeasible(link: RedisLink, keys: Keys, warned: set[str]) -> None:
-    """Compare the queues with what each node has in total. Costs two reads, and is done only while something is queued."""
+    """Compare the queues with what each node has in total.
+    Costs two reads, and is done only while something is queued."""
 
     def with_queues(names: Any) -> None:
         fresh = [name.decode() for name in names if name.decode() not in warned] if isinstance(names, list) else []
@@ -39,8 +40,8 @@ def warn_of_infeasible(link: RedisLink, keys: Keys, warned: set[str]) -> None:
             if not any(_has(total, demand) for total in totals):
                 warned.add(name)
                 text = (
-                    f"Warning: tasks or actors that need {demand} wait: no node of the cluster has {_missing(totals, demand)}. "
-                    "They start when such a node joins."
+                    f"Warning: tasks or actors that need {demand} wait: "
+                    f"no node of the cluster has {_missing(totals, demand)}. They start when such a node joins."
                 )
                 link.plain(
                     None, "XADD", keys.logs(job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
@@ -61,5 +62,3 @@ def _missing(totals: list[dict[str, float]], demand: str) -> str:
         if to_units(most) < units:
             lacking.append(f"{from_units(units):g} {name} (the largest has {most:g})")
     return " and ".join(lacking) or "all of it at once"
-
-

@@ -1,4 +1,5 @@
-"""What a node knows of jobs: the configuration their workers need, and exported functions, fetched from Redis when unknown."""
+"""What a node knows of jobs: the configuration their workers need, and exported functions,
+fetched from Redis when unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Starting a node process. Its configuration is handed over in a nameless file: it holds secrets, and all can read command lines."""
+"""Starting a node process. Its configuration is handed over in a nameless file:
+it holds secrets, and all can read command lines."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ def begin_node(config: NodeConfig) -> StartingNode:
 
 
 def _written_down(config: NodeConfig) -> int:
-    """A nameless file with the configuration: all of it is there before the node is, whatever happens to this process then."""
+    """A nameless file with the configuration:
+    all of it is there before the node is, whatever happens to this process then."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("redray-config")
     else:

@@ -14,7 +14,7 @@ def resources(
 ) -> dict[str, float]:
     """The node's totals: what was said, else what the machine has, and the implicit resources that name the node."""
     found = dict(custom)
-    found["CPU"] = num_cpus if num_cpus is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found["CPU"] = _usable_cpus() if num_cpus is None else num_cpus
     gpus = num_gpus if num_gpus is not None else count_gpus()
     if gpus:
         found["GPU"] = gpus
@@ -24,6 +24,12 @@ def resources(
     if is_head:
         found["node:__internal_head__"] = 1
     return found
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # a system that cannot tie processes to processors
 
 
 def count_gpus() -> int:

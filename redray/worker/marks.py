@@ -55,8 +55,9 @@ class Mark:
         return self._memory[self._cancel_at] != 0
 
     def revoke(self, serial: int) -> None:
-        """The node takes back every run up to `serial` that has not started. It may rely on `started` a moment later: the worker
-        writes `started` before it looks here, so a run is either seen as started by the node, or as revoked by the worker."""
+        """The node takes back every run up to `serial` that has not started. It may rely on `started` a moment later:
+        the worker writes `started` before it looks here, so a run is either seen as started by the node, or as revoked
+        by the worker."""
         _TURN.pack_into(self._memory, self._at + _REVOKED, serial)
 
     def revoked(self) -> int:

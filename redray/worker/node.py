@@ -1,7 +1,9 @@
-"""One node: the I/O shell around the local scheduler. Sockets and replies become events, actions become frames and calls.
+"""One node: the I/O shell around the local scheduler. Sockets and replies become events, actions become frames and
+calls.
 
-One thread, one poll loop. Each turn reads what has come, lets the state decide, and sends what that gave: runs to workers first,
-then one pipelined batch to Redis. Nothing long ever runs here, because the node's lease is renewed from this loop.
+One thread, one poll loop. Each turn reads what has come, lets the state decide, and sends what that gave: runs to
+workers first, then one pipelined batch to Redis. Nothing long ever runs here, because the node's lease is renewed from
+this loop.
 """
 
 from __future__ import annotations
@@ -92,9 +94,16 @@ class Node:
         self._address = Address.parse(config.redis_url)
         self._directory = SharedDirectory()
         self.socket_path = str(self._directory.path / "node.sock")
-        self._store = LocalStore(self._directory.path, machine.store_size(config.object_store_memory, str(self._directory.path)))
+        self._store = LocalStore(
+            self._directory.path, machine.store_size(config.object_store_memory, str(self._directory.path))
+        )
         self._resources = machine.resources(
-            config.num_cpus, config.num_gpus, config.resources, config.node_ip_address, config.is_head, self._store.capacity
+            config.num_cpus,
+            config.num_gpus,
+            config.resources,
+            config.node_ip_address,
+            config.is_head,
+            self._store.capacity,
         )
         most = max(64, int(16 * self._resources["CPU"]))
         self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most)
@@ -102,7 +111,8 @@ class Node:
         self._by_fd: dict[int, Callable[[], None]] = {}
         self._dirty: set[ProcessLink] = set()
         self._outputs: dict[str, tuple[LineReader, LineReader]] = {}
-        self._large: dict[str, list[str]] = {}  # task -> objects it left in shared memory, until Redis has taken the finish
+        # Task -> objects it left in shared memory, until Redis has taken the finish.
+        self._large: dict[str, list[str]] = {}
         self._poll = select.epoll()
         self._renewed = time.monotonic()
         self._next_renewal = 0.0
@@ -129,7 +139,9 @@ class Node:
         )
         self._listen()
         self._register()
-        prestart = self._config.prestart if self._config.prestart is not None else min(int(self._resources["CPU"]) or 1, 16)
+        prestart = (
+            self._config.prestart if self._config.prestart is not None else min(int(self._resources["CPU"]) or 1, 16)
+        )
         for _ in range(prestart):
             self._state.start_worker()
         self._act()
@@ -199,7 +211,8 @@ class Node:
     def _watch_owner(self) -> None:
         """First of all: a driver that dies while the node starts must not leave it behind."""
         if self._config.owner_pid:
-            with contextlib.suppress(OSError, AttributeError):  # it is gone already, or this system has no such thing: see _timers
+            # It is gone already, or this system has no such thing: see _timers.
+            with contextlib.suppress(OSError, AttributeError):
                 self._watch(os.pidfd_open(self._config.owner_pid), self._check_owner)
 
     def _has_owner(self) -> bool:
@@ -287,7 +300,8 @@ class Node:
                 self._dirty.discard(link)
 
     def _report_all(self) -> None:
-        """What has ended goes to Redis now, ahead of what follows: a finish names what its value contains, a release lets go of it."""
+        """What has ended goes to Redis now, ahead of what follows:
+        a finish names what its value contains, a release lets go of it."""
         while self._state.has_more_to_settle():
             self._state.settle()
             self._act()
@@ -356,7 +370,8 @@ class Node:
         return free == self._told_free
 
     def _tell_free(self, now: float) -> None:
-        """For people and `available_resources`, who see this a moment late. Work is placed by what this node knows itself."""
+        """For people and `available_resources`, who see this a moment late.
+        Work is placed by what this node knows itself."""
         if not self._is_told() and self._link.is_up and now >= self._next_free:
             self._told_free, self._next_free = dict(self._state.ledger.free), now + TELL_FREE_S
             self._link.plain(None, "HSET", self._keys.node(self.id), "free", self._state.ledger.free_text())
@@ -465,13 +480,27 @@ class Node:
         self._links[message.worker] = link
         self._link.run(
             processes.open(
-                self._keys, message.worker, self.id, 0, message.kind, message.job, message.pid, message.namespace, message.config
+                self._keys,
+                message.worker,
+                self.id,
+                0,
+                message.kind,
+                message.job,
+                message.pid,
+                message.namespace,
+                message.config,
             )
         )
         if message.config:
             self._jobs.learn(message.job, message.config)
         link.post(
-            messages.Welcome(self.id, link.taken, str(self._store.path), self._store.capacity, {"redis": self._address.url(), "tag": self._config.tag})
+            messages.Welcome(
+                self.id,
+                link.taken,
+                str(self._store.path),
+                self._store.capacity,
+                {"redis": self._address.url(), "tag": self._config.tag},
+            )
         )
         if message.kind == "worker":
             self._handle(events.WorkerReady(message.worker))
@@ -482,7 +511,9 @@ class Node:
         link.taken = call.number
         args = call.args
         if call.verb == "task_submit":
-            claims = self._handle(events.Submitted(link.worker, args[1:])) if self._may_start() else "-" * (len(args) - 1)
+            claims = (
+                self._handle(events.Submitted(link.worker, args[1:])) if self._may_start() else "-" * (len(args) - 1)
+            )
             args = [claims.encode(), *args[1:]]
             self._act()
             self._flush_processes()  # the worker first: it starts while this node writes to Redis
@@ -492,10 +523,13 @@ class Node:
             self._report_all()
         elif call.verb == "function_export":
             self._jobs.learn_function(args[0].decode(), args[3])
-        self._link.relay(link.worker, call.number, call.seen, call.verb, args, lambda reply: self._answered(link, call, reply))
+        self._link.relay(
+            link.worker, call.number, call.seen, call.verb, args, lambda reply: self._answered(link, call, reply)
+        )
 
     def _may_start(self) -> bool:
-        """Self-fencing: without a fresh lease nothing new is started, because somebody may be doing it elsewhere by now."""
+        """Self-fencing: without a fresh lease nothing new is started,
+        because somebody may be doing it elsewhere by now."""
         return time.monotonic() - self._renewed < STOP_STARTING_S
 
     def _put(self, link: ProcessLink, args: list[bytes]) -> None:
@@ -514,12 +548,16 @@ class Node:
         elif reply[0] not in (b"OK", b"REPEAT") and not call.wants_reply:
             failure = (call.number, reply[0].decode(), "")
         if call.wants_reply:
-            link.post(messages.CallReply(call.number, failure[2] if failure and failure[1] == "ERROR" else _plain(reply)))
+            link.post(
+                messages.CallReply(call.number, failure[2] if failure and failure[1] == "ERROR" else _plain(reply))
+            )
         link.acknowledge(call.number, failure)
         self._dirty.add(link)
 
     def _done(self, link: ProcessLink, message: messages.Done) -> None:
-        large = [f"{message.task}{index:08x}" for index, returned in enumerate(message.returns) if returned.inline is None]
+        large = [
+            f"{message.task}{index:08x}" for index, returned in enumerate(message.returns) if returned.inline is None
+        ]
         if large:
             self._large[message.task] = large
             for object in large:
@@ -529,7 +567,9 @@ class Node:
     def _get_function(self, link: ProcessLink, message: messages.GetFunction) -> None:
         def found(pickled: bytes | None) -> None:
             if pickled is None:
-                text = f"Function {message.function} is not in the cluster any more: the job that exported it has ended."
+                text = (
+                    f"Function {message.function} is not in the cluster any more: the job that exported it has ended."
+                )
                 link.post(messages.Reply(message.request, None, "RaySystemError", text))
             else:
                 link.post(messages.Reply(message.request, pickled))
@@ -588,7 +628,8 @@ class Node:
         if lines and link.told_job and not self._jobs.has_ended(link.told_job):
             self._link.plain(
                 None, "XADD", self._keys.logs(link.told_job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
-                "name", link.name, "pid", link.pid, "host", self._config.node_ip_address, "stream", stream, "text", "\n".join(lines),
+                "name", link.name, "pid", link.pid, "host", self._config.node_ip_address,
+                "stream", stream, "text", "\n".join(lines),
             )  # fmt: skip
 
     # ---- actions -----------------------------------------------------------------------------------------------------
@@ -689,7 +730,9 @@ class Node:
         self._link.call(actors.started(action.actor, action.attempt, action.worker), on_reply)
 
     def _record_actor_died(self, action: actions.RecordActorDied) -> None:
-        self._link.call(actors.died(action.actor, action.attempt, action.final, action.cause), lambda _: self._do_chores())
+        self._link.call(
+            actors.died(action.actor, action.attempt, action.final, action.cause), lambda _: self._do_chores()
+        )
 
     # ---- the inbox ---------------------------------------------------------------------------------------------------
     def _read_inbox(self) -> None:
@@ -732,7 +775,9 @@ _TAKE: dict[type, Callable[[Node, ProcessLink, Any], Any]] = {
     messages.Done: Node._done,
     messages.Blocked: lambda node, link, message: node._handle(events.WorkerBlocked(link.worker, message.returned)),
     messages.Unblocked: lambda node, link, message: node._handle(events.WorkerUnblocked(link.worker)),
-    messages.HandedBack: lambda node, link, message: node._handle(events.HandedBackTasks(link.worker, message.tasks, message.serial)),
+    messages.HandedBack: lambda node, link, message: node._handle(
+        events.HandedBackTasks(link.worker, message.tasks, message.serial)
+    ),
     messages.ActorExit: lambda node, link, message: node._handle(events.ActorExiting(link.worker, message.reason)),
     messages.Allocate: lambda node, link, message: node._objects.allocate(link, message),
     messages.Locate: lambda node, link, message: node._objects.locate(link, message),
@@ -741,7 +786,9 @@ _TAKE: dict[type, Callable[[Node, ProcessLink, Any], Any]] = {
 }
 
 _ACT: dict[type, Callable[[Node, Any], None]] = {
-    actions.StartWorker: lambda node, action: node._template.request_fork(action.worker, {"REDRAY_NODE_IP": node._config.node_ip_address}),
+    actions.StartWorker: lambda node, action: node._template.request_fork(
+        action.worker, {"REDRAY_NODE_IP": node._config.node_ip_address}
+    ),
     actions.Send: Node._send,
     actions.Dispatch: Node._dispatch,
     actions.Interrupt: Node._interrupt,
@@ -786,5 +833,3 @@ def _plain(reply: Any) -> Any:
     if isinstance(reply, list):
         return [_plain(part) for part in reply]
     return reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-
-

@@ -60,7 +60,8 @@ class NodeObjects:
         self._here = here
         self._touched = touched  # frames were posted to this process outside of its turn
         self._wanted: dict[str, Wanted] = {}
-        self._waiting: deque[tuple[ProcessLink, Allocate, float]] = deque()  # for room that frees on their way will make
+        # For room that frees on their way will make.
+        self._waiting: deque[tuple[ProcessLink, Allocate, float]] = deque()
         self._pulls = Pulls(secret)
         self._server = TransferServer(listen, secret, self._open_object, self._open_upload)
         self._dup = os.dup(store.arena.fd)

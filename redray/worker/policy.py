@@ -8,7 +8,8 @@ _WEIGHT = 8
 
 
 class RunTimes:
-    """Smoothed run time of each function; rises at once, falls slowly, because a wrong "short" delays everything queued behind."""
+    """Smoothed run time of each function; rises at once, falls slowly,
+    because a wrong "short" delays everything queued behind."""
 
     def __init__(self) -> None:
         self._us: dict[str, int] = {}

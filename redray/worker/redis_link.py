@@ -1,7 +1,8 @@
 """A node's way to Redis: one pipelined connection for everything it and its processes say.
 
-Calls are kept until they are answered. When the connection breaks, or the server lost its scripts, a new one is opened and all of
-them are sent again, in order: numbered calls that had been done are answered REPEAT, the others are done now.
+Calls are kept until they are answered. When the connection breaks, or the server lost its scripts, a new one is opened
+and all of them are sent again, in order: numbered calls that had been done are answered REPEAT, the others are done
+now.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The local scheduler: events in, actions out. No I/O, no clock.
 
 The rules:
-1.  A task is started here at once only if nothing waits in the cluster's queues (`contended`), its arguments are known, and a worker
-    can take it now; everything else goes through Redis.
+1.  A task is started here at once only if nothing waits in the cluster's queues (`contended`), its arguments are known,
+    and a worker can take it now; everything else goes through Redis.
 2.  A worker runs one task at a time and is sent more ahead only when their function is known to be short.
 3.  Resources belong to workers, not to tasks: a worker holds a demand while it has tasks of that demand.
 4.  A blocked worker's CPUs go to whatever is deepest; it retakes them when it wakes.
@@ -102,7 +102,8 @@ class NodeState:
         if self._finishes:
             finishes, self._finishes = self._finishes[:SLICE], self._finishes[SLICE:]
             self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
-            # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer only.
+            # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
+            # only.
             self._want_claim = True
         elif limit:
             self.out.append(actions.Claim(self.ledger.claimable_text(), rooms, limit))
@@ -245,7 +246,8 @@ class NodeState:
         return best
 
     def _start_missing(self) -> None:
-        """A worker for each task that has its resources and no process; those on their way count as if they were here."""
+        """A worker for each task that has its resources and no process;
+        those on their way count as if they were here."""
         free = dict(self.ledger.free)
         missing = -self._starting()
         refused: set[str] = set()
@@ -337,7 +339,12 @@ class NodeState:
     def _next_or_idle(self, worker: Worker) -> None:
         """Keep the demand while the backlog has more of it: giving it back and retaking it would be the same."""
         for at, (_, _, _, attempt) in enumerate(self.backlog):
-            if attempt.queue == worker.queue and attempt.head.kind == TASK and not worker.leaving and "GPU:" not in worker.holds:
+            if (
+                attempt.queue == worker.queue
+                and attempt.head.kind == TASK
+                and not worker.leaving
+                and "GPU:" not in worker.holds
+            ):
                 if at == 0 or not self._someone_first(at):
                     del self.backlog[at]
                     self.send(worker, attempt)
@@ -360,8 +367,14 @@ class NodeState:
                 if done.outcome == Outcome.VALUE:
                     self.recent.add(f"{attempt.task}{index:08x}", returned.inline)
             returns.append((returned.inline is not None, returned.size, returned.contains))
-        outcome = Outcome.CANCELLED if attempt.task in self.cancelled and done.outcome != Outcome.VALUE else done.outcome
-        self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, returns, attempt.worker, done.keeps, done.detail), values)
+        outcome = (
+            Outcome.CANCELLED if attempt.task in self.cancelled and done.outcome != Outcome.VALUE else done.outcome
+        )
+        self._end(
+            attempt,
+            Finish(attempt.task, attempt.attempt, outcome, returns, attempt.worker, done.keeps, done.detail),
+            values,
+        )
 
     def finish_without_value(self, attempt: Attempt, outcome: str, detail: str) -> None:
         if attempt.task in self.cancelled:
@@ -521,7 +534,8 @@ class NodeState:
         if worker is not None:
             worker.revoking = False
             _, unstarted = split_started(worker, event.started)
-            if len(unstarted) < len(worker.sent):  # else the marked one has ended meanwhile, and the worker hands back itself
+            # Else the marked one has ended meanwhile, and the worker hands back itself.
+            if len(unstarted) < len(worker.sent):
                 self._give_back(worker, [attempt.task for attempt in unstarted])
 
     def _is_stuck(self, attempt: Attempt) -> bool:

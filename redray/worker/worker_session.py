@@ -160,7 +160,9 @@ class WorkerSession(Session):
             return
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
-        if timeout is None and (len(self._table) or self._has_dropped() or (self._reader is not None and self._reader.watched)):
+        if timeout is None and (
+            len(self._table) or self._has_dropped() or (self._reader is not None and self._reader.watched)
+        ):
             timeout = DROPPED_S  # threads of an actor may drop refs while this one waits
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
         if not ready and self._has_dropped():
@@ -176,5 +178,3 @@ class WorkerSession(Session):
 
     def close(self) -> None:
         self._closed = True
-
-

@@ -30,12 +30,12 @@ class Attempt:
 
 
 class Worker:
-    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when none;
-    `lent` are the units of CPU that others may use while it is blocked."""
+    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when
+    none; `lent` are the units of CPU that others may use while it is blocked."""
 
     __slots__ = (
-        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready", "revoking",
-        "sent", "serial",
+        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready",
+        "revoking", "sent", "serial",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -56,7 +56,8 @@ class Worker:
 
 
 class Ledger:
-    """Total and free resources, GPUs by number. The node is the authority over these: nothing else may give them out."""
+    """Total and free resources, GPUs by number.
+    The node is the authority over these: nothing else may give them out."""
 
     def __init__(self, total: dict[str, float]) -> None:
         self.total: Quantities = from_text(to_text(total))
@@ -127,7 +128,8 @@ class Ledger:
             self.free["CPU"] = self.free.get("CPU", 0) + units
 
     def _choose_gpus(self, demand: str) -> list[tuple[int, int]] | None:
-        """Whole GPUs from untouched ones; a fraction from the fullest with room, so that fractions share. None: no room."""
+        """Whole GPUs from untouched ones; a fraction from the fullest with room, so that fractions share.
+        None: no room."""
         whole, fraction = divmod(from_text(demand).get("GPU", 0), UNIT)
         untouched = [number for number, free in enumerate(self.gpus_free) if free == UNIT]
         if len(untouched) < whole:
@@ -142,7 +144,8 @@ class Ledger:
 
 
 def split_started(worker: Worker, started: tuple[str, int] | None) -> tuple[list[Attempt], list[Attempt]]:
-    """A worker starts its runs in the order they were sent: what was sent up to the marked one has started, the rest has not."""
+    """A worker starts its runs in the order they were sent:
+    what was sent up to the marked one has started, the rest has not."""
     sent = list(worker.sent.values())
     for at, attempt in enumerate(sent):
         if started is not None and (attempt.task, attempt.attempt) == started:

@@ -108,7 +108,8 @@ def site(name: str) -> list[str]:
 
 
 def test_head_second_node_third_node_and_a_driver(temp_dir: str, other_dirs: list[str], tmp_path: Path) -> None:
-    """`start --head`, `start --address`, `worker`, a driver, `status`, `list`, SIGTERM, `stop`: each in its own process."""
+    """`start --head`, `start --address`, `worker`, a driver, `status`, `list`, SIGTERM, `stop`:
+    each in its own process."""
     redray("start", "--head", "--port", "0", *site("first"), temp_dir=temp_dir)
     worker: subprocess.Popen[bytes] | None = None
     try:

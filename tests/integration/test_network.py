@@ -157,7 +157,7 @@ def test_two_machines(machines: tuple[Machine, Machine], tmp_path: Path) -> None
         output = machine.run(sys.executable, str(script), f"redis://{HEAD}:6399", "node", password=password)
         assert "DONE" in output, output
     # A third place, without a node: the other machine's sockets are not there.
-    hide = "mount -t tmpfs none /dev/shm && exec \"$@\""
+    hide = 'mount -t tmpfs none /dev/shm && exec "$@"'
     program = [sys.executable, str(script), f"redis://{HEAD}:6399", "direct"]
     output = other.run("unshare", "-m", "sh", "-c", hide, "sh", *program, password=password)
     assert "DONE" in output, output
