@@ -6,6 +6,7 @@ be free again. A test that fails gets the cluster thrown away, so that what it l
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,27 @@ def cluster(module_cluster: None, request: pytest.FixtureRequest) -> Iterator[No
         return
     assert ray.is_initialized(), "a test of the shared cluster shut it down"
     wait_until(all_is_free, what="every resource to be free after the test")
+    if not IS_RAY:
+        check_whole_state(request.module.cluster_address)
+
+
+def check_whole_state(address: str) -> None:
+    """Everything in Redis adds up. A finding counts when it stays: one look is not atomic, and chores may be on their way."""
+    from redray.gcs.audit import audit
+    from redray.gcs.client import Connection
+    from redray.gcs.keys import Keys
+
+    with contextlib.closing(Connection.open(address)) as connection:
+        findings: list[str] = []
+
+        def adds_up() -> bool:
+            findings[:] = audit(connection, Keys())
+            return not findings
+
+        try:
+            wait_until(adds_up, 5.0, "the whole state to add up")
+        except AssertionError:
+            raise AssertionError("The whole-state check found:\n" + "\n".join(findings)) from None
 
 
 @pytest.fixture
