@@ -112,9 +112,6 @@ class ObjectID(BaseID):
     def task(self) -> TaskID:
         return TaskID(self[:12])
 
-    def index(self) -> int:
-        return int(_U32.unpack(self[12:])[0])
-
 
 class PlacementGroupID(BaseID):
     __slots__ = ()

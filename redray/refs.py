@@ -58,8 +58,8 @@ _collector = _Collector()
 def collecting() -> Iterator[list[bytes]]:
     """Within this context pickling a ref (or an actor handle) in this thread appends its object id to the list,
     once each."""
-    outer, found = _collector.found, []
-    _collector.found = found
+    found: list[bytes] = []
+    outer, _collector.found = _collector.found, found
     try:
         yield found
     finally:

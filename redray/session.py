@@ -339,15 +339,14 @@ class Session(refs.RefKeeper):
             object_id = self.worker_id[:] + self._number.to_bytes(4, "big") + PUT_INDEX.to_bytes(4, "big")
         hexed = object_id.hex()
         contains = [inner.hex() for inner in serialized.contains]
+        arrival: Arrival
         if serialized.size <= INLINE_BYTES:
-            packed = serialization.pack(serialized)
-            command, arrival = objects.put(hexed, packed, len(packed), "", contains), packed
+            arrival = packed = serialization.pack(serialized)
+            command = objects.put(hexed, packed, len(packed), "", contains)
         else:
             node = self.write_large(hexed, serialized)
-            command, arrival = (
-                objects.put(hexed, b"", serialized.size, node, contains),
-                Located(serialized.size, [node]),
-            )
+            arrival = Located(serialized.size, [node])
+            command = objects.put(hexed, b"", serialized.size, node, contains)
         with self._lock:
             self._flush_batch()
             self._table.add_own(object_id)

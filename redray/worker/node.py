@@ -107,8 +107,11 @@ class Node:
         )
         most = max(64, int(16 * self._resources["CPU"]))
         self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most)
+        self._link: RedisLink
+        self._jobs: JobBook
+        self._objects: NodeObjects
         self._links: dict[str, ProcessLink] = {}
-        self._by_fd: dict[int, Callable[[], None]] = {}
+        self._by_fd: dict[int, Callable[[], object]] = {}
         self._dirty: set[ProcessLink] = set()
         self._outputs: dict[str, tuple[LineReader, LineReader]] = {}
         # Task -> objects it left in shared memory, until Redis has taken the finish.
@@ -244,7 +247,7 @@ class Node:
             remove_directory(directory)  # its driver died before the server and its guardian were there
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
-    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+    def _watch(self, fd: int, handler: Callable[[], object]) -> None:
         with contextlib.suppress(FileExistsError):  # a number that was closed has left the poll set, and may come again
             self._poll.register(fd, select.EPOLLIN)
         self._by_fd[fd] = handler
@@ -310,9 +313,10 @@ class Node:
         return self._inbox.fileno() >= 0
 
     def _reconnect(self) -> None:
-        for connection, handler in ((self._link, self._link.turn), (self._inbox, self._read_inbox)):
-            if connection.connect():
-                self._watch(connection.fileno(), handler)  # type: ignore[arg-type]
+        if self._link.connect():
+            self._watch(self._link.fileno(), self._link.turn)
+        if self._inbox.connect():
+            self._watch(self._inbox.fileno(), self._read_inbox)
 
     def _timers(self) -> None:
         now = time.monotonic()
