@@ -1,5 +1,5 @@
 # What a newcomer types. Everything runs in .venv, which the first target makes and later ones find ready.
-# Needs python3 (3.10 or newer) with venv, and make. Settings: PYTHON=python3.12, ARGS="-m 'not slow'" for `make test`.
+# Needs python3 (3.10 or newer) with venv, and make. Settings: PYTHON=python3.12, ARGS="-k actors" for the tests.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 metadata := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench chaos docs clean
+.PHONY: help demo test slow lint types bench chaos docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
@@ -16,11 +16,15 @@ help: ## list the targets
 demo: $(VENV)/.examples ## train, compare and serve forecasts on an embedded Redis
 	$(bin)/python examples/forecast.py
 
-test: $(VENV)/.test $(VENV)/.examples ## run the whole test suite
-	$(bin)/python -m pytest $(ARGS)
+test: $(VENV)/.test $(VENV)/.examples ## run the tests, in random order
+	$(bin)/python -m pytest -m "not slow" $(ARGS)
+
+slow: $(VENV)/.test $(VENV)/.examples ## run the slow tests: every example, and machines joined by a network
+	$(bin)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, and the floors of the house
 	$(bin)/ruff check .
+	$(bin)/ruff format --check .
 	$(bin)/lint-imports
 
 types: $(VENV)/.dev ## mypy --strict
@@ -29,8 +33,8 @@ types: $(VENV)/.dev ## mypy --strict
 bench: $(VENV)/.bench ## time the standard workloads; beside Ray where it is installed
 	$(bin)/python -m benchmarks $(ARGS)
 
-chaos: $(VENV)/.test ## kill processes at random and look for anything lost
-	$(bin)/python -m pytest tests/chaos $(ARGS)
+chaos: $(VENV)/.test ## kill workers, nodes and drivers, real and simulated, and look for anything lost
+	$(bin)/python -m pytest tests/integration/test_faults.py tests/unit/test_simulation.py $(ARGS)
 
 docs: $(VENV)/.test ## draw the generated parts of docs/ anew
 	$(bin)/python docs/generate.py
