@@ -86,14 +86,15 @@ class DriverSession(Session):
             self._answer_lost_requests()
 
     def _reach_redis(self, cause: ChannelLost) -> None:
-        """A restart of Redis is a pause."""
+        """A restart of Redis is a pause; a private Redis whose directory is gone does not come back."""
         deadline = time.monotonic() + RECONNECT_S
         while True:
             try:
                 self._go_direct()
                 return
             except (ConnectionError, RaySystemError, ReplyError) as error:
-                if isinstance(error, RaySystemError) or time.monotonic() > deadline:
+                gone = self._address.path and not os.path.isdir(os.path.dirname(self._address.path))
+                if gone or isinstance(error, RaySystemError) or time.monotonic() > deadline:
                     self._lost = ClusterLostError(f"The connection to the cluster is lost: {cause} {error}")
                     raise self._lost from error
             time.sleep(0.1)
