@@ -11,14 +11,14 @@ from redray.exceptions import RayError
 from redray.refs import ObjectRef
 
 if TYPE_CHECKING:
-    from redray.session import Session
+    from redray.values import Values
 
 
 class FutureReader:
     """Reads while futures wait. Fulfilling is done by a second thread:
     a large value needs an answer that the first one reads."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Values) -> None:
         self._session = session
         self._due: queue.SimpleQueue[tuple[ObjectRef[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._wanted = threading.Event()
@@ -54,7 +54,7 @@ _readers: dict[int, FutureReader] = {}
 _lock = threading.Lock()
 
 
-def ensure_reader(session: Session) -> FutureReader:
+def ensure_reader(session: Values) -> FutureReader:
     with _lock:
         reader = _readers.get(id(session))
         if reader is None:
@@ -64,7 +64,7 @@ def ensure_reader(session: Session) -> FutureReader:
     return reader
 
 
-def _end(session: Session) -> None:
+def _end(session: Values) -> None:
     reader = _readers.pop(id(session), None)
     if reader is not None:
         reader.close()

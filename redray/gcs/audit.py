@@ -195,7 +195,9 @@ def _queues(state: Snapshot) -> Iterator[str]:
 
 
 def _actors(state: Snapshot) -> Iterator[str]:
-    living = {id: record for id, record in state.hashes["actor"].items() if record and record.get("state") != ActorState.DEAD}
+    living = {
+        id: record for id, record in state.hashes["actor"].items() if record and record.get("state") != ActorState.DEAD
+    }
     named = {f"{r.get('namespace')}/{r['name']}": id for id, r in living.items() if r.get("name")}
     for name in sorted(set(state.actor_names.items()) ^ set(named.items())):
         yield f"Actor {name[1]} and the table of names disagree about '{name[0]}'."

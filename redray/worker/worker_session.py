@@ -15,10 +15,12 @@ from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
 from redray.ids import JobID, WorkerID
-from redray.session import DROPPED_S, INLINE_BYTES, Session, install
+from redray.sending import DROPPED_S
+from redray.session import Session, install
 from redray.spec import TASK, unpack_head
 from redray.store import serialization
 from redray.task_context import TaskContext
+from redray.values import INLINE_BYTES
 from redray.worker.host import Work
 
 _context: ContextVar[TaskContext | None] = ContextVar("redray_task", default=None)
