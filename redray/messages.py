@@ -46,10 +46,10 @@ class Call(_Message, tag=2):
 
 class Blocked(_Message, tag=3):
     """The worker's task is about to block in get/wait on `waits_for`;
-    `returned` are tasks it was sent and has not started."""
+    `returned` are serials of runs that it was sent and has not started."""
 
     waits_for: list[str]
-    returned: list[str]
+    returned: list[int]
 
 
 class Unblocked(_Message, tag=4):
@@ -153,7 +153,7 @@ class Run(_Message, tag=36):
     values: dict[str, bytes]
     function: bytes | None
     gpus: list[int]
-    serial: int = 1  # counts the runs sent to this worker: the node revokes by it
+    serial: int = 1  # counts the runs sent to this worker: a task may be sent to it, taken back, and sent again
 
 
 class JobInfo(_Message, tag=37):
@@ -168,17 +168,15 @@ class Cancel(_Message, tag=38):
 
 
 class TakeBack(_Message, tag=39):
-    """Return these tasks if not started: answered by `HandedBack`."""
+    """Return the runs up to this serial that have not started: answered by `HandedBack`."""
 
-    tasks: list[str]
+    serial: int
 
 
 class HandedBack(_Message, tag=11):
-    """Runs that did not start: asked for by TakeBack,
-    or (`serial` is then that run's) revoked through shared memory."""
+    """Serials of runs that did not start: asked for by TakeBack, or revoked through shared memory."""
 
-    tasks: list[str]
-    serial: int = 0
+    serials: list[int]
 
 
 class Exit(_Message, tag=40):

@@ -39,7 +39,7 @@ class Interrupt(NamedTuple):
 
 
 class Revoke(NamedTuple):
-    """Take back what was sent up to `serial` and has not started; what has is told by a `Revoked` a moment later."""
+    """Take back what was sent up to `serial` and has not started; which that is, a `Revoked` tells a moment later."""
 
     worker: str
     serial: int

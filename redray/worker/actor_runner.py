@@ -183,7 +183,7 @@ class ConcurrentActor(Actor):
         self._some_ended = threading.Condition()
 
     def call(self, run: Run, head: TaskHead) -> None:
-        self.executor.mark.start(head.task, run.attempt)
+        self.executor.mark.start(run.serial)
         if head.function == TERMINATE:
             self._leave_after_all(ActorExit("it ended itself"), exit_done(head, run.attempt, "it ended itself"))
             return

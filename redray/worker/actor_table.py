@@ -68,11 +68,11 @@ class ActorTable:
         self._pump(actor)
         self._retire_if_done(actor)
 
-    def worker_gone(self, worker: Worker, started: tuple[str, int] | None, detail: str) -> None:
+    def worker_gone(self, worker: Worker, started: int, detail: str) -> None:
         actor = self.hosted.get(worker.actor)
         if actor is None:
             return
-        if actor.id in worker.sent and started != (actor.id, actor.attempt) and not actor.cause:
+        if actor.id in worker.sent and started < actor.creation.serial and not actor.cause:
             # Its constructor never began: another worker may take it, and no restart is used up.
             creation = worker.sent.pop(actor.id)
             self._forget(actor)

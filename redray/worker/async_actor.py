@@ -45,7 +45,7 @@ class AsyncActor(ConcurrentActor):
     def construct(self, run: Run) -> Done | None:
         """Prepared here, run on the loop: the main thread must go on serving an `__init__` that waits for other
         tasks."""
-        self.executor.mark.start(self.creation.task, run.attempt)
+        self.executor.mark.start(run.serial)
         try:
             cls = self.host.load_function(self.creation.function, run.function)
             args, kwargs = arguments(self.host, self.creation, unpack_payload(run.spec), run.values)

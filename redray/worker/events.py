@@ -32,16 +32,18 @@ class WorkerReady(NamedTuple):
 
 
 class WorkerGone(NamedTuple):
-    """`started` is the attempt it began last (task, attempt); `detail` says how it died, for people."""
+    """`started` is the serial of the run it began last, 0 before the first; `detail` says how it died, for people."""
 
     worker: str
-    started: tuple[str, int] | None
+    started: int
     detail: str
 
 
 class WorkerBlocked(NamedTuple):
+    """`returned` are serials of runs that it was sent and has not started."""
+
     worker: str
-    returned: list[str]
+    returned: list[int]
 
 
 class WorkerUnblocked(NamedTuple):
@@ -49,18 +51,18 @@ class WorkerUnblocked(NamedTuple):
 
 
 class HandedBackTasks(NamedTuple):
-    """With `serial`, one revoked run: the task may have been taken back, and even sent again, before this came."""
+    """By the serials of their runs: a task may have been taken back, and even sent again, before this came."""
 
     worker: str
-    tasks: list[str]
-    serial: int = 0
+    serials: list[int]
 
 
 class Revoked(NamedTuple):
-    """What a worker with revoked runs had started, read after every write of it could be seen."""
+    """Which run a worker had started last, read when it could not start any more up to `serial`."""
 
     worker: str
-    started: tuple[str, int] | None
+    serial: int
+    started: int
 
 
 class ActorExiting(NamedTuple):

@@ -92,9 +92,9 @@ class Executor:
         if self._held and self._must_send(head):
             self._send()
         if head.kind == TASK:
-            self.mark.start(head.task, run.attempt)
+            self.mark.start(run.serial)
             if run.serial <= self.mark.revoked():  # after the mark: see Mark.revoke
-                self._host.post(HandedBack([head.task], run.serial))
+                self._host.post(HandedBack([run.serial]))
                 return
             done = self._run_task(run, head)
             self.hold(done)
@@ -110,7 +110,7 @@ class Executor:
 
     def attempt(self, run: Run, head: TaskHead, context: TaskContext, body: Any, who: Who) -> Done:
         """Execute in the main thread, interruptible by the node. `body` None means the function that the head names."""
-        self.mark.start(head.task, run.attempt)
+        self.mark.start(run.serial)
         self._context = context
         self._host.set_context(context)
         started = perf_counter_ns()
@@ -221,10 +221,10 @@ class Executor:
         calls = self._calls[head.function] = self._calls.get(head.function, 0) + 1
         if calls < most:
             return
-        waiting: list[str] = []
+        waiting: list[int] = []
         while (work := self._host.next_run(wait=False)) is not None:
             if type(work) is Run:
-                waiting.append(unpack_head(work.spec).task)
+                waiting.append(work.serial)
         if waiting:
             self._host.post(HandedBack(waiting))
         raise Leave(0)

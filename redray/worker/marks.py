@@ -1,9 +1,12 @@
-"""Shared memory between a node and its workers: which attempt each worker started last, and which one it should
-interrupt.
- A worker writes its slot before user code runs, so that after a SIGKILL the node knows what had started: a started
-attempt is used up, one that waited in the worker's queue is not. A worker starts its runs in the order they were sent,
-so everything sent before the marked attempt has started too (and may have finished, with its `Done` still unsent).
- The mapping is anonymous and made before the template is forked: every worker inherits it, nothing has to be passed or
+"""Shared memory between a node and its workers: which run each worker started last, which attempt it should interrupt,
+and which runs it may not start any more.
+
+A worker writes its slot before user code runs, so that after a SIGKILL the node knows what had started: a started
+attempt is used up, one that waited in the worker's queue is not. A run is named by its serial, not by its task: a
+worker starts its runs in the order of their serials, so everything up to the marked one has started too (and may have
+finished, with its `Done` still unsent), even when the marked one itself was taken back.
+
+The mapping is anonymous and made before the template is forked: every worker inherits it, nothing has to be passed or
 cleaned up.
 """
 
@@ -14,33 +17,28 @@ import struct
 
 SLOT = 128
 _ENTRY = struct.Struct("=24sI")  # task id (hexadecimal), attempt
-_TURN = struct.Struct("=I")
-_STARTED = (8, 36)  # used in turn: a kill in the middle of a write leaves the other entry, and `turn`, untouched
+_SERIAL = struct.Struct("=I")  # four aligned bytes, written at once: no kill leaves half of them
+_STARTED, _REVOKED = 0, 4
 _CANCEL_SET, _CANCEL = 64, 68
-_REVOKED = 100
 
 
 class Mark:
     """One worker's slot: written by the worker (`start`) and by the node (`cancel`), read by the other side."""
 
-    __slots__ = ("_at", "_cancel_at", "_memory", "_turn")
+    __slots__ = ("_at", "_cancel_at", "_memory")
 
     def __init__(self, memory: mmap.mmap, at: int) -> None:
         self._memory = memory
         self._at = at
         self._cancel_at = at + _CANCEL_SET
-        self._turn = 0
 
-    def start(self, task: str, attempt: int) -> None:
-        """The worker runs `task` next. Under a microsecond: every task pays for it."""
-        turn = self._turn = self._turn + 1 & 0xFFFFFFFF or 2
-        _ENTRY.pack_into(self._memory, self._at + _STARTED[turn & 1], task.encode(), attempt)
-        _TURN.pack_into(self._memory, self._at, turn)
+    def start(self, serial: int) -> None:
+        """The worker begins this run next. Under a microsecond: every task pays for it."""
+        _SERIAL.pack_into(self._memory, self._at + _STARTED, serial)
 
-    def started(self) -> tuple[str, int] | None:
-        """The attempt that was started last, None before the first."""
-        (turn,) = _TURN.unpack_from(self._memory, self._at)
-        return self._entry(_STARTED[turn & 1]) if turn else None
+    def started(self) -> int:
+        """The serial of the run that was started last, 0 before the first."""
+        return int(_SERIAL.unpack_from(self._memory, self._at + _STARTED)[0])
 
     def cancel(self, task: str, attempt: int) -> None:
         """The node wants this attempt interrupted, now or when it starts; it sends SIGINT after this."""
@@ -58,14 +56,13 @@ class Mark:
         """The node takes back every run up to `serial` that has not started. It may rely on `started` a moment later:
         the worker writes `started` before it looks here, so a run is either seen as started by the node, or as revoked
         by the worker."""
-        _TURN.pack_into(self._memory, self._at + _REVOKED, serial)
+        _SERIAL.pack_into(self._memory, self._at + _REVOKED, serial)
 
     def revoked(self) -> int:
-        return int(_TURN.unpack_from(self._memory, self._at + _REVOKED)[0])
+        return int(_SERIAL.unpack_from(self._memory, self._at + _REVOKED)[0])
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SLOT] = bytes(SLOT)
-        self._turn = 0
 
     def _entry(self, offset: int) -> tuple[str, int]:
         task, attempt = _ENTRY.unpack_from(self._memory, self._at + offset)

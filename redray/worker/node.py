@@ -123,7 +123,7 @@ class Node:
         self._stopping = False
         self._drain_until = 0.0
         self._warned: set[str] = set()
-        self._revoking: deque[tuple[float, str]] = deque()
+        self._revoking: deque[tuple[float, str, int]] = deque()
         self._told_free: dict[str, int] = {}
         self._next_free = 0.0
 
@@ -589,7 +589,7 @@ class Node:
             elif isinstance(report, Exited):
                 self._worker_exited(report)
             elif isinstance(report, ForkFailed):
-                self._handle(events.WorkerGone(report.worker, None, report.reason))
+                self._handle(events.WorkerGone(report.worker, 0, report.reason))
             elif isinstance(report, TemplateDied):
                 self._stop("its template process has died")
 
@@ -682,18 +682,17 @@ class Node:
             self._dirty.add(link)
 
     def _interrupt(self, action: actions.Interrupt) -> None:
-        self._template.mark(action.worker).cancel(action.task, action.attempt)
-        self._template.signal(action.worker, signal.SIGINT)
+        self._template.interrupt(action.worker, action.task, action.attempt)
 
     def _revoke(self, action: actions.Revoke) -> None:
-        self._template.mark(action.worker).revoke(action.serial)
-        self._revoking.append((time.monotonic() + REVOKE_S, action.worker))
+        self._template.revoke(action.worker, action.serial)
+        self._revoking.append((time.monotonic() + REVOKE_S, action.worker, action.serial))
 
     def _read_revoked(self, now: float) -> None:
         while self._revoking and self._revoking[0][0] <= now:
-            worker = self._revoking.popleft()[1]
+            _, worker, serial = self._revoking.popleft()
             if worker in self._state.workers:
-                self._handle(events.Revoked(worker, self._template.mark(worker).started()))
+                self._handle(events.Revoked(worker, serial, self._template.mark(worker).started()))
 
     def _record_finishes(self, action: actions.RecordFinishes) -> None:
         ended = [finish.task for finish, _ in action.finishes]
@@ -779,9 +778,7 @@ _TAKE: dict[type, Callable[[Node, ProcessLink, Any], Any]] = {
     messages.Done: Node._done,
     messages.Blocked: lambda node, link, message: node._handle(events.WorkerBlocked(link.worker, message.returned)),
     messages.Unblocked: lambda node, link, message: node._handle(events.WorkerUnblocked(link.worker)),
-    messages.HandedBack: lambda node, link, message: node._handle(
-        events.HandedBackTasks(link.worker, message.tasks, message.serial)
-    ),
+    messages.HandedBack: lambda node, link, message: node._handle(events.HandedBackTasks(link.worker, message.serials)),
     messages.ActorExit: lambda node, link, message: node._handle(events.ActorExiting(link.worker, message.reason)),
     messages.Allocate: lambda node, link, message: node._objects.allocate(link, message),
     messages.Locate: lambda node, link, message: node._objects.locate(link, message),

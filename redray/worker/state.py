@@ -240,10 +240,15 @@ class NodeState:
                 if is_free:
                     self.ledger.occupy(worker, head.demand)
                     return worker
-            elif worker.queue == attempt.queue and not worker.blocked and len(worker.sent) < ahead:
+            elif worker.queue == attempt.queue and len(worker.sent) < ahead and self._takes_ahead(worker):
                 if best is None or len(worker.sent) < len(best.sent):
                     best = worker
         return best
+
+    def _takes_ahead(self, worker: Worker) -> bool:
+        """Whether what is sent to this busy worker will be started soon."""
+        first = next(iter(worker.sent.values()), None)
+        return not worker.blocked and not worker.revoking and first is not None and not self._is_slow(first)
 
     def _start_missing(self) -> None:
         """A worker for each task that has its resources and no process;
@@ -305,7 +310,7 @@ class NodeState:
         rooms: dict[str, int] = {}
         unused = self._most_workers - self._pool_size()
         for worker in self.workers.values():
-            if worker.holds and worker.sent and not worker.blocked and not worker.actor:
+            if worker.holds and not worker.actor and self._takes_ahead(worker):
                 function = next(reversed(worker.sent.values())).head.function
                 room = self._run_times.ahead(function) - len(worker.sent)
                 if room > 0 and "GPU:" not in worker.holds:
@@ -421,10 +426,9 @@ class NodeState:
             self._give_back(worker, event.returned)
             self.ledger.block(worker)
             self._want_claim = True
-            late = list(worker.sent)[1:]
-            if late and not worker.actor:
+            if len(worker.sent) > 1 and not worker.actor:
                 # Sent before this node knew: behind a task that may wait for exactly these.
-                self.out.append(actions.Send(worker.id, TakeBack(late)))
+                self.out.append(actions.Send(worker.id, TakeBack(worker.serial)))
 
     def _worker_unblocked(self, event: events.WorkerUnblocked) -> None:
         worker = self.workers.get(event.worker)
@@ -434,19 +438,16 @@ class NodeState:
     def _handed_back(self, event: events.HandedBackTasks) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._give_back(worker, [task for task in event.tasks if self._is_meant(worker, task, event.serial)])
-            if worker.holds and not worker.sent and not worker.actor:
-                self._next_or_idle(worker)
+            self._give_back(worker, event.serials)
 
-    def _is_meant(self, worker: Worker, task: str, serial: int) -> bool:
-        attempt = worker.sent.get(task)
-        return attempt is not None and serial in (0, attempt.serial)
-
-    def _give_back(self, worker: Worker, tasks: list[str]) -> None:
-        for task in tasks:
-            attempt = worker.sent.pop(task, None)
-            if attempt is not None:
-                self.return_to_backlog(attempt)
+    def _give_back(self, worker: Worker, serials: list[int]) -> None:
+        wanted = set(serials)
+        back = [attempt for attempt in worker.sent.values() if attempt.serial in wanted] if wanted else []
+        for attempt in back:
+            del worker.sent[attempt.task]
+            self.return_to_backlog(attempt)
+        if back and not worker.sent and not worker.actor:
+            self._next_or_idle(worker)
 
     def let_go(self, worker: Worker, reason: str) -> None:
         worker.leaving = True
@@ -464,8 +465,10 @@ class NodeState:
             self.actors.call_cancelled(attempt)
         elif attempt.head.kind == ACTOR_CALL:
             self.out.append(actions.Send(attempt.worker, Cancel(attempt.task)))
-        elif event.force and attempt is next(iter(self.workers[attempt.worker].sent.values())):
-            self.out.append(actions.Kill(attempt.worker))
+        elif event.force and attempt.head.kind == TASK:
+            # It may have ended already: the worker must be kept from starting another, which would die in its place.
+            attempt.condemned = True
+            self._revoke(self.workers[attempt.worker])
         else:
             self._interrupt_next(self.workers[attempt.worker])
 
@@ -523,20 +526,27 @@ class NodeState:
 
     def _revoke_if_slow(self, worker: Worker, first: Attempt | None) -> None:
         """A run that turned out long must not hold up the short ones that were sent behind it."""
-        if len(worker.sent) < 2 or worker.actor or worker.revoking or first is None:
-            return
-        if self._now - first.started_ms > SLOW_MS:
-            worker.revoking = True
+        if len(worker.sent) > 1 and not worker.actor and first is not None and self._is_slow(first):
+            self._revoke(worker)
+
+    def _is_slow(self, first: Attempt) -> bool:
+        return self._now - first.started_ms > SLOW_MS
+
+    def _revoke(self, worker: Worker) -> None:
+        if worker.revoking != worker.serial:
+            worker.revoking = worker.serial
             self.out.append(actions.Revoke(worker.id, worker.serial))
 
     def _revoked(self, event: events.Revoked) -> None:
         worker = self.workers.get(event.worker)
-        if worker is not None:
-            worker.revoking = False
-            _, unstarted = split_started(worker, event.started)
-            # Else the marked one has ended meanwhile, and the worker hands back itself.
-            if len(unstarted) < len(worker.sent):
-                self._give_back(worker, [attempt.task for attempt in unstarted])
+        if worker is None or event.serial != worker.revoking:  # more is being revoked: its answer says all
+            return
+        worker.revoking = 0
+        _, unstarted = split_started(worker, event.started)
+        self._give_back(worker, [attempt.serial for attempt in unstarted if attempt.serial <= event.serial])
+        if any(attempt.condemned and attempt.serial == event.started for attempt in worker.sent.values()):
+            worker.leaving = True
+            self.out.append(actions.Kill(worker.id))
 
     def _is_stuck(self, attempt: Attempt) -> bool:
         """Something took the resources it was claimed for: it may run elsewhere, and must not keep others from here."""

@@ -77,14 +77,14 @@ class Exited:
     """A worker is gone and reaped. Read its channel and pipes to their ends first: what it sent before it died still
     counts.
 
-    `status` is a wait status (`os.waitstatus_to_exitcode`), `started` the attempt it began last, `cancelled` the one it
-    was told to interrupt last.
+    `status` is a wait status (`os.waitstatus_to_exitcode`), `started` the serial of the run it began last (0: none),
+    `cancelled` the attempt it was told to interrupt last.
     """
 
     worker: str
     pid: int
     status: int
-    started: tuple[str, int] | None
+    started: int
     cancelled: tuple[str, int] | None
 
 
@@ -149,6 +149,11 @@ class Template:
         if worker in self._slots:
             self.mark(worker).cancel(task, attempt)
             self.signal(worker, signal.SIGINT)
+
+    def revoke(self, worker: str, serial: int) -> None:
+        """`worker`, if it still runs, starts nothing any more that it was sent up to this serial."""
+        if worker in self._slots:
+            self.mark(worker).revoke(serial)
 
     def receive(self) -> list[Report]:
         """What happened since the last call."""

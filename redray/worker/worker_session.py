@@ -106,25 +106,24 @@ class WorkerSession(Session):
             self.job_id = JobID(bytes.fromhex(message.job))
             self.namespace = str(message.config.get("namespace") or "")
         if type(message) is messages.TakeBack:
-            self._hand_back(message.tasks)
+            self._hand_back(message.serial)
             return
         self._work.append(message)
 
-    def _hand_back(self, tasks: Iterable[str]) -> None:
-        wanted = set(tasks)
-        back = self._take_unstarted(lambda task: task in wanted)
+    def _hand_back(self, serial: int) -> None:
+        back = self._take_unstarted(lambda run: run.serial <= serial)
         with self._lock:
             self._post(messages.HandedBack(back))
             self._channel.flush()
 
-    def _take_unstarted(self, wanted: Callable[[str], bool]) -> list[str]:
-        """Tasks that were sent ahead and have not started; an actor's calls stay, in their order."""
-        taken, kept = [], deque()
+    def _take_unstarted(self, wanted: Callable[[messages.Run], bool]) -> list[int]:
+        """Serials of the tasks that were sent ahead and have not started; an actor's calls stay, in their order."""
+        taken: list[int] = []
+        kept: deque[Work] = deque()
         while self._work:
             work = self._work.popleft()
-            head = unpack_head(work.spec) if type(work) is messages.Run else None
-            if head is not None and head.kind == TASK and wanted(head.task):
-                taken.append(head.task)
+            if type(work) is messages.Run and wanted(work) and unpack_head(work.spec).kind == TASK:
+                taken.append(work.serial)
             else:
                 kept.append(work)
         self._work = kept
@@ -137,7 +136,7 @@ class WorkerSession(Session):
         if context is None or not ids:
             return False
         with self._lock:
-            self._post(messages.Blocked(ids, self._take_unstarted(lambda task: True)))
+            self._post(messages.Blocked(ids, self._take_unstarted(lambda run: True)))
             self._channel.flush()
         return True
 

@@ -11,7 +11,9 @@ from redray.spec import TaskHead
 class Attempt:
     """One attempt of a task that this node has claimed."""
 
-    __slots__ = ("attempt", "head", "queue", "serial", "spec", "started_ms", "told_running", "values", "worker")
+    __slots__ = (
+        "attempt", "condemned", "head", "queue", "serial", "spec", "started_ms", "told_running", "values", "worker",
+    )  # fmt: skip
 
     def __init__(self, spec: bytes, head: TaskHead, attempt: int, values: dict[str, bytes]) -> None:
         self.spec = spec
@@ -23,6 +25,7 @@ class Attempt:
         self.serial = 0  # of the run by which it was sent to its worker
         self.started_ms = 0
         self.told_running = False
+        self.condemned = False  # cancelled by force: its worker dies with it
 
     @property
     def task(self) -> str:
@@ -52,7 +55,7 @@ class Worker:
         self.sent: OrderedDict[str, Attempt] = OrderedDict()
         self.last_idle_ms = 0
         self.serial = 0  # of the run sent last
-        self.revoking = False  # its unstarted runs are being taken back
+        self.revoking = 0  # the serial up to which its unstarted runs are being taken back
 
 
 class Ledger:
@@ -143,14 +146,10 @@ class Ledger:
         return chosen
 
 
-def split_started(worker: Worker, started: tuple[str, int] | None) -> tuple[list[Attempt], list[Attempt]]:
-    """A worker starts its runs in the order they were sent:
-    what was sent up to the marked one has started, the rest has not."""
+def split_started(worker: Worker, started: int) -> tuple[list[Attempt], list[Attempt]]:
+    """Of what the worker was sent: what it has begun, when the run it began last has this serial, and the rest."""
     sent = list(worker.sent.values())
-    for at, attempt in enumerate(sent):
-        if started is not None and (attempt.task, attempt.attempt) == started:
-            return sent[: at + 1], sent[at + 1 :]
-    return [], sent
+    return [one for one in sent if one.serial <= started], [one for one in sent if one.serial > started]
 
 
 def _text(units: Quantities) -> str:

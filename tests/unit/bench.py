@@ -105,6 +105,7 @@ class Bench:
         self.state = NodeState({"CPU": cpus, **resources}, self._new_id, most)
         self.now = 1_000
         self.log: list[actions.Action] = []
+        self.serials: dict[tuple[str, int], int] = {}  # (task, attempt) -> of the run by which it was sent last
 
     @classmethod
     def with_workers(cls, cpus: int) -> Bench:
@@ -121,13 +122,23 @@ class Bench:
 
     def handle(self, event: events.Event) -> Any:
         answer = self.state.handle(event, self.now)
-        self.state.validate()
+        self._check()
         return answer
+
+    def _check(self) -> None:
+        self.state.validate()
+        for attempt in self.state.attempts.values():
+            if attempt.worker:
+                self.serials[attempt.task, attempt.attempt] = attempt.serial
+
+    def serial(self, number: int, attempt: int = 1) -> int:
+        """Of the run of a task that was sent last, 0 when it was never sent."""
+        return self.serials.get((task_id(number), attempt), 0)
 
     def settle(self) -> list[actions.Action]:
         """Ends the turn; returns what it wants done since the last one, and remembers it in `log`."""
         self.state.settle()
-        self.state.validate()
+        self._check()
         out = self.state.take_actions()
         self.log += out
         return out
@@ -178,8 +189,13 @@ class Bench:
     def gone(
         self, worker: str, started: int | None = None, attempt: int = 1, detail: str = "killed by signal 9"
     ) -> None:
-        mark = None if started is None else (task_id(started), attempt)
+        mark = 0 if started is None else self.serial(started, attempt)
         self.handle(events.WorkerGone(worker, mark, detail))
+
+    def revoked(self, worker: str, started: int | None = None) -> None:
+        """The answer to a Revoke of all that `worker` was sent; it began the task `started` last."""
+        mark = 0 if started is None else self.serial(started)
+        self.handle(events.Revoked(worker, self.worker(worker).revoking, mark))
 
     # ---- what it did ---------------------------------------------------------------------------------------------
     def attempt(self, number: int, maker: str = DRIVER) -> Attempt:
@@ -213,6 +229,21 @@ def of(kind: type[Kind], out: Sequence[actions.Action]) -> list[Kind]:
 def asked(out: Sequence[actions.Action]) -> int:
     """How much work was asked for."""
     return sum(action.limit for action in out if isinstance(action, (actions.Claim, actions.RecordFinishes)))
+
+
+def short_tasks_in_line(count: int) -> Bench:
+    """One CPU, one worker that was sent tasks 1 to `count` of a function known to be short."""
+    node = Bench(1)
+    node.workers(1)
+    node.receive()
+    node.submit(task(99))
+    node.done(99, run_us=100)
+    node.settle()
+    node.receive()
+    node.submit(*(task(number) for number in range(1, count + 1)))
+    node.settle()
+    assert all(node.worker_of(number) for number in range(1, count + 1))
+    return node
 
 
 # ---- an actor, whose creation is task 1 -----------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def run(function: str, body: bytes = b"", attempt: int = 1, values: dict[str, by
         "parent": "",
         "function": function,
     }
-    return Run(pack(TaskHead(**{**fields, **head}), body), attempt, values or {}, None, gpus)
+    return Run(pack(TaskHead(**{**fields, **head}), body), attempt, values or {}, None, gpus, serial=_number)
 
 
 def mark() -> Mark:

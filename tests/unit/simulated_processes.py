@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redray import spec as specs
 from redray.gcs.schema import Message, Outcome
-from redray.messages import Cancel, Done, Exit, Returned, TakeBack
+from redray.messages import Cancel, Done, Exit, Returned, Run, TakeBack
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
 from redray.worker import events
 from tests.unit.simulated_clock import Pipe, World
@@ -53,8 +53,10 @@ class Worker(Channel):
         self.up = Pipe(world, lambda event: node.when_alive(self._say, event), 2)
         self._queue: deque[Any] = deque()
         self._running: dict[str, Iterator[float]] = {}
-        self._mark: tuple[str, int] | None = None
+        self.mark = self.revoked = 0  # serials, in shared memory
         self._cancel: tuple[str, int] | None = None
+        self._runs: dict[str, int] = {}  # the task that started last -> its attempt
+        self._held: list[Any] = []  # said, and still in this process
         self._actor = ""
         self._at_once = 1
         self._values: dict[str, bytes] = {}
@@ -70,10 +72,10 @@ class Worker(Channel):
             return
         self.world.cluster.open(self.id, self.node.id)
         self.world.mail[self.id] = Pipe(self.world, self._read_mail, 3)
-        self.up.send(events.WorkerReady(self.id))
+        self._tell(events.WorkerReady(self.id))
 
     def is_busy(self) -> bool:
-        return bool(self._queue or self._running or self.up.on_it or self.down.on_it)
+        return bool(self._queue or self._running or self._held or self.up.on_it or self.down.on_it)
 
     def _say(self, what: Any) -> None:
         if isinstance(what, tuple) and what[0] == "call":
@@ -84,21 +86,43 @@ class Worker(Channel):
             self.node.handle(what)
 
     def _pass_on(self, number: int, verb: str, args: tuple[Any, ...]) -> None:
-        self.up.send(("call", number, verb, args))
+        self._tell(("call", number, verb, args))
+
+    def _hold(self, event: Any) -> None:
+        """Results are held back for a moment, to be sent together."""
+        self._held.append(event)
+        if self.world.random.random() < 0.5:
+            self._flush()
+        else:
+            self.world.later(1, self._flush)
+
+    def _flush(self) -> None:
+        if not self.is_dead:
+            for event in self._held:
+                self.up.send(event)
+            self._held.clear()
+
+    def _tell(self, event: Any) -> None:
+        self._flush()
+        self.up.send(event)
 
     def die(self, how: str) -> None:
         if self.is_dead:
             return
+        if how == "left":
+            self._flush()
         self.is_dead = True
         if not self.node.is_dead:  # else whoever reaps the node counts
-            self.world.crashes.update(list(self._running))
+            lost = [event.done.task for event in self._held if isinstance(event, events.TaskDone)]
+            self.world.crashes.update([*self._running, *lost])
+        self._held.clear()
         if self._actor:
             self.world.died_actors.add(self._actor)
         self.down.cut()
         self._queue.clear()
         self._running.clear()
         self.world.mail.pop(self.id, None)
-        self.up.send(events.WorkerGone(self.id, self._mark, how))
+        self.up.send(events.WorkerGone(self.id, self.mark, how))
 
     # ---- what it hears -------------------------------------------------------------------------------------------
     def _hear(self, message: Any) -> None:
@@ -107,14 +131,15 @@ class Worker(Channel):
         if isinstance(message, TakeBack):
             # Heard while it waits for something inside a task; a busy worker would hear it later.
             if self._waits:
-                self._hand_back(message.tasks)
+                back = self._take_unstarted(lambda run: run.serial <= message.serial)
+                self._tell(events.HandedBackTasks(self.id, back))
             return
         self._queue.append(message)
         self._next()
 
     def interrupt(self, task: str, attempt: int) -> None:
         self._cancel = (task, attempt)
-        if task in self._running and self._mark == self._cancel:
+        if self._runs.get(task) == attempt and task in self._running:
             self._running.pop(task)
             self._waits.pop(task, None)
             self._done(task, attempt, Outcome.CANCELLED, b"S cancelled")
@@ -128,7 +153,7 @@ class Worker(Channel):
             missing.discard(id)
             if not missing:
                 del self._waits[task]
-                self.up.send(events.WorkerUnblocked(self.id))
+                self._tell(events.WorkerUnblocked(self.id))
                 self._step(task, program)
 
     # ---- what it runs --------------------------------------------------------------------------------------------
@@ -143,13 +168,17 @@ class Worker(Channel):
     def _start(self, run: Any) -> None:
         head = specs.unpack_head(run.spec)
         program = json.loads(bytes(specs.unpack_payload(run.spec)))
-        self._mark = (head.task, run.attempt)
+        self.mark = run.serial
+        if head.kind == TASK and run.serial <= self.revoked:
+            self._hold(events.HandedBackTasks(self.id, [run.serial]))
+            return
+        self._runs = {head.task: run.attempt}
         self.world.starts[head.task] += 1
         if head.kind == ACTOR_CREATION:
             self._actor, self._at_once = head.task, program.get("at_once", 1)
         elif head.kind == ACTOR_CALL:
             self.world.heard.append((self.id, head.actor, head.task[:16], head.sequence))
-        if self._cancel == self._mark and head.kind == TASK:
+        if self._cancel == (head.task, run.attempt) and head.kind == TASK:
             self._done(head.task, run.attempt, Outcome.CANCELLED, b"S cancelled")
             return
         steps = self._program(head, run, program)
@@ -196,17 +225,13 @@ class Worker(Channel):
 
     def _block(self, task: str, missing: set[str]) -> None:
         self._waits[task] = (missing, self._running[task])
-        self.up.send(events.WorkerBlocked(self.id, self._take_unstarted(lambda id: True)))
+        self._tell(events.WorkerBlocked(self.id, self._take_unstarted(lambda run: True)))
 
-    def _hand_back(self, tasks: list[str]) -> None:
-        self.up.send(events.HandedBackTasks(self.id, self._take_unstarted(lambda id: id in tasks)))
-
-    def _take_unstarted(self, wanted: Callable[[str], bool]) -> list[str]:
+    def _take_unstarted(self, wanted: Callable[[Run], bool]) -> list[int]:
         taken, kept = [], deque[Any]()
         for run in self._queue:
-            head = None if isinstance(run, Exit) else specs.unpack_head(run.spec)
-            if head is not None and head.kind == TASK and wanted(head.task):
-                taken.append(head.task)
+            if not isinstance(run, Exit) and specs.unpack_head(run.spec).kind == TASK and wanted(run):
+                taken.append(run.serial)
             else:
                 kept.append(run)
         self._queue = kept
@@ -226,12 +251,13 @@ class Worker(Channel):
     def _done(self, task: str, attempt: int, outcome: str, value: bytes, returns: int = 1) -> None:
         self._running.pop(task, None)
         run_us = self.world.random.choice([50, 400, 2_000, 20_000])
-        self.up.send(events.TaskDone(self.id, Done(task, attempt, outcome, [Returned(value, 9, [])] * returns, run_us)))
+        done = Done(task, attempt, outcome, [Returned(value, 9, [])] * returns, run_us)
+        self._hold(events.TaskDone(self.id, done))
         self.world.later(0, self._next)
 
     def _leave(self) -> None:
         """It ran its function often enough: what waits goes back."""
-        self.up.send(events.HandedBackTasks(self.id, self._take_unstarted(lambda id: True)))
+        self._tell(events.HandedBackTasks(self.id, self._take_unstarted(lambda run: True)))
         self.die("left")
 
 

@@ -18,6 +18,7 @@ from tests.unit.simulated_processes import Driver, Worker
 
 LEASE_MS = 7_000
 RECONNECT_MS = 50
+REVOKE_MS = 2
 
 
 class Node:
@@ -96,7 +97,8 @@ class Node:
     def _tick(self) -> None:
         if not self.is_dead:
             self.when_alive(self.handle, events.Tick())
-            self.world.later(1_000 if self.state.is_at_rest() else 100, self._tick)
+            wait = 20 if self.state.has_sent_ahead() else 1_000 if self.state.is_at_rest() else 100
+            self.world.later(wait, self._tick)
 
     def is_quiet(self) -> bool:
         if self.is_dead:
@@ -197,9 +199,22 @@ class Node:
         if action.worker in self.workers:
             self.workers[action.worker].interrupt(action.task, action.attempt)
 
+    def _Revoke(self, action: actions.Revoke) -> None:
+        worker = self.workers.get(action.worker)
+        if worker is None:
+            return
+        worker.revoked = action.serial
+
+        def look(_: None) -> None:
+            self.handle(events.Revoked(worker.id, action.serial, worker.mark))
+
+        self.world.later(REVOKE_MS, lambda: self.when_alive(look, None))
+
     def _Kill(self, action: actions.Kill) -> None:
+        """The template does it, when it comes to it."""
         if action.worker in self.workers:
-            self.workers[action.worker].die("killed")
+            worker = self.workers[action.worker]
+            self.world.later(self.world.random.randint(0, 3), lambda: worker.die("killed"))
 
     def _Learn(self, action: actions.Learn) -> None:
         self.call(None, "object_wait", action.objects)

@@ -84,30 +84,14 @@ def test_drain_does_not_wait_for_others_that_hold_the_pipe(pipe: Pipe) -> None:
 def test_marks_do_not_touch_each_other() -> None:
     marks = Marks(3)
     first, second = marks.mark(0), marks.mark(1)
-    first.start("aa" * 12, 1)
-    second.start("bb" * 12, 2)
+    first.start(1)
+    second.start(2)
+    second.revoke(4)
     second.cancel("cc" * 12, 3)
-    assert (first.started(), first.cancelled(), first.has_cancel()) == (("aa" * 12, 1), None, False)
-    assert (second.started(), second.cancelled(), second.has_cancel()) == (("bb" * 12, 2), ("cc" * 12, 3), True)
-    assert marks.mark(2).started() is None
-
-
-def test_a_write_that_stops_halfway_leaves_the_mark_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redray.worker import marks as module
-
-    mark = Marks(1).mark(0)
-    for number in range(5):
-        mark.start(f"{number:024x}", number)
-
-    class Torn:
-        def pack_into(self, *_: object) -> None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "_TURN", Torn())
-    with pytest.raises(KeyboardInterrupt):
-        mark.start("ff" * 12, 9)
-    monkeypatch.undo()
-    assert mark.started() == (f"{4:024x}", 4)
+    assert (first.started(), first.cancelled(), first.has_cancel()) == (1, None, False)
+    assert (second.started(), second.cancelled(), second.has_cancel()) == (2, ("cc" * 12, 3), True)
+    assert (first.revoked(), second.revoked()) == (0, 4)
+    assert marks.mark(2).started() == 0
 
 
 def test_slots_run_out_and_come_back_clean() -> None:
@@ -115,7 +99,8 @@ def test_slots_run_out_and_come_back_clean() -> None:
     one, two = marks.take(), marks.take()
     assert marks.take() is None
     assert one is not None and two is not None
-    marks.mark(one).start("aa" * 12, 1)
+    marks.mark(one).start(7)
+    marks.mark(one).revoke(7)
     marks.give(one)
     assert marks.take() == one
-    assert marks.mark(one).started() is None
+    assert (marks.mark(one).started(), marks.mark(one).revoked()) == (0, 0)

@@ -220,7 +220,7 @@ def test_stdin_is_empty(cluster: Node) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_death_is_reported_with_its_status_and_the_attempt_that_had_started(
+def test_a_death_is_reported_with_its_status_and_the_run_that_had_started(
     cluster: Node, how: str, argument: object, code: int
 ) -> None:
     worker = cluster.worker()
@@ -228,7 +228,7 @@ def test_a_death_is_reported_with_its_status_and_the_attempt_that_had_started(
     worker.give(before, deadly, after)
     report = cluster.exited(worker)
     assert os.waitstatus_to_exitcode(report.status) == code
-    assert report.started == (task_of(deadly), 2)
+    assert report.started == deadly.serial
     assert not is_running(worker.pid)
 
 
@@ -286,11 +286,12 @@ def test_057_a_running_task_is_interrupted_and_the_next_runs(cluster: Node, what
 
 def test_an_interrupt_meant_for_another_attempt_is_ignored(cluster: Node) -> None:
     worker = cluster.worker()
-    worker.give(run("swallow"), run("one"))
+    work = run("swallow")
+    worker.give(work, run("one"))
     cluster.wait(lambda: worker.printed, "first line")
     cluster.template.interrupt(worker.name, "ab" * 12, 1)
     os.kill(worker.pid, signal.SIGINT)
-    cluster.template.interrupt(worker.name, cluster.template.mark(worker.name).started()[0], 1)  # type: ignore[index]
+    cluster.template.interrupt(worker.name, task_of(work), 1)
     assert result(cluster.done(worker)) == "swallowed"
     assert result(cluster.done(worker, 2)) == 1
 
@@ -300,9 +301,10 @@ def test_an_idle_worker_survives_interrupts(cluster: Node) -> None:
     worker.give(run("ignore_interrupts"))
     cluster.done(worker)
     cluster.template.interrupt(worker.name, "ab" * 12, 1)
-    worker.give(run("sleep"))
+    work = run("sleep")
+    worker.give(work)
     cluster.wait(lambda: worker.printed, "first line")
-    cluster.template.interrupt(worker.name, cluster.template.mark(worker.name).started()[0], 1)  # type: ignore[index]
+    cluster.template.interrupt(worker.name, task_of(work), 1)
     assert cluster.done(worker, 2).outcome == Outcome.CANCELLED
 
 

@@ -301,14 +301,46 @@ def test_a_cancel_of_another_attempt_changes_nothing() -> None:
 
 
 # ---- order, marks, batches -------------------------------------------------------------------------------------------
-def test_the_mark_names_the_attempt_before_user_code_runs() -> None:
+def test_the_mark_names_the_run_before_user_code_runs() -> None:
     slot, seen = mark(), []
     host = FakeHost({"f": lambda: seen.append(slot.started())})
     work = run("f", attempt=3)
     host.give(work, EXIT)
-    assert slot.started() is None
+    assert slot.started() == 0
     Executor(host, slot).serve()
-    assert seen == [(unpack_head(work.spec).task, 3)]
+    assert seen == [work.serial]
+
+
+def test_a_revoked_run_is_handed_back_and_the_next_one_runs() -> None:
+    slot, ran = mark(), []
+    host = FakeHost({"f": ran.append})
+    first, second, third, fourth = (run("f", payload(number)) for number in range(4))
+    host.give(first, second, third, fourth, EXIT)
+    host.functions["f"] = lambda number: (ran.append(number), slot.revoke(third.serial) if number == 0 else None)
+    Executor(host, slot).serve()
+    assert ran == [0, 3]
+    assert [message for message in host.sent if isinstance(message, HandedBack)] == [
+        HandedBack([second.serial]),
+        HandedBack([third.serial]),
+    ]
+    assert slot.started() == fourth.serial
+
+
+def test_a_revoked_run_is_marked_before_it_is_handed_back() -> None:
+    """The node may see a revoked run as started, never a started one as revoked."""
+    slot, order = mark(), []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            if name in ("start", "revoked"):
+                order.append(name)
+            return getattr(slot, name)
+
+    host = FakeHost({"f": lambda: order.append("user code")})
+    host.give(run("f"), EXIT)
+    Executor(host, Watched()).serve()  # type: ignore[arg-type]
+    assert order[:2] == ["start", "revoked"]
+    assert order.index("revoked") < order.index("user code")
 
 
 def test_results_of_short_tasks_are_sent_together() -> None:
@@ -356,7 +388,7 @@ def test_max_calls_hands_the_rest_back_and_leaves() -> None:
     host.flush()
     assert leave.value.code == 0
     assert len(host.dones()) == 2
-    assert host.sent[-1] == HandedBack([unpack_head(work.spec).task for work in works[2:]])
+    assert host.sent[-1] == HandedBack([work.serial for work in works[2:]])
 
 
 # ---- context and environment -----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 from redray.gcs.schema import Outcome
 from redray.messages import TakeBack
 from redray.worker import actions, events
-from redray.worker.state import IDLE_MS, TELL_RUNNING_MS
-from tests.unit.bench import JOB, OTHER, Bench, asked, creation, of, task, task_id
+from redray.worker.state import IDLE_MS, SLOW_MS, TELL_RUNNING_MS
+from tests.unit.bench import JOB, OTHER, Bench, asked, creation, of, short_tasks_in_line, task, task_id
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class TestWorkerDeath:
         ):
             node.handle(late)
         node.handle(events.WorkerReady(worker))
-        node.handle(events.HandedBackTasks(worker, [task_id(1)]))
+        node.handle(events.HandedBackTasks(worker, [node.serial(1)]))
         assert node.finished(node.settle()) == {1: Outcome.CRASHED}
 
 
@@ -157,7 +157,7 @@ class TestBlocking:
         node.submit(task(2), task(3), task(4))
         node.settle()
         blocked = node.worker_of(2)
-        node.handle(events.WorkerBlocked(blocked, [task_id(3), task_id(4)]))
+        node.handle(events.WorkerBlocked(blocked, [node.serial(3), node.serial(4)]))
         node.settle()
         assert node.worker_of(3) not in ("", blocked)
 
@@ -170,8 +170,8 @@ class TestBlocking:
         node.done(1, run_us=100)
         node.submit(task(2), task(3))
         node.handle(events.WorkerBlocked(worker, []))
-        assert of(actions.Send, node.settle()) == [actions.Send(worker, TakeBack([task_id(3)]))]
-        node.handle(events.HandedBackTasks(worker, [task_id(3)]))
+        assert of(actions.Send, node.settle()) == [actions.Send(worker, TakeBack(node.serial(3)))]
+        node.handle(events.HandedBackTasks(worker, [node.serial(3)]))
         node.settle()
         node.ready()
         node.settle()
@@ -198,7 +198,7 @@ class TestHandingBack:
         worker = node.worker_of(2)
         waiting = [id for id in node.worker(worker).sent if id != task_id(2)]
         node.done(2)
-        node.handle(events.HandedBackTasks(worker, waiting))
+        node.handle(events.HandedBackTasks(worker, [node.serial(number) for number in range(3, 6)]))
         node.gone(worker, started=2)
         node.settle()
         node.ready()
@@ -207,7 +207,7 @@ class TestHandingBack:
 
     def test_the_emptied_worker_holds_nothing(self, node: Bench) -> None:
         node.submit(task(1))
-        node.handle(events.HandedBackTasks(node.worker_of(1), [task_id(1)]))
+        node.handle(events.HandedBackTasks(node.worker_of(1), [node.serial(1)]))
         node.settle()
         assert node.free() == 1
 
@@ -224,9 +224,9 @@ class TestHandingBack:
         node.handle(events.HandedBackTasks(worker, []))
         assert node.dispatched(node.settle())[-1:] == [4]
 
-    def test_unknown_tasks_do_not_matter(self, node: Bench) -> None:
+    def test_unknown_runs_do_not_matter(self, node: Bench) -> None:
         node.submit(task(1))
-        node.handle(events.HandedBackTasks(node.worker_of(1), [task_id(7)]))
+        node.handle(events.HandedBackTasks(node.worker_of(1), [7]))
         assert node.worker_of(1)
 
 
@@ -250,21 +250,49 @@ class TestCancel:
         node.submit(task(1))
         worker = node.worker_of(1)
         node.handle(events.CancelRequested(task_id(1), True))
+        assert of(actions.Kill, node.settle()) == [], "another may run there by now"
+        node.revoked(worker, started=1)
         assert of(actions.Kill, node.settle()) == [actions.Kill(worker)]
         node.gone(worker, started=1)
         assert node.finished(node.settle()) == {1: Outcome.CANCELLED}
 
     def test_by_force_spares_the_task_before_it(self) -> None:
-        node = Bench(1)
-        node.workers(1)
-        node.receive()
-        node.submit(task(1))
-        node.done(1, run_us=100)
-        node.submit(task(2), task(3))
+        node = short_tasks_in_line(3)
         node.handle(events.CancelRequested(task_id(3), True))
+        node.revoked(node.worker_of(1), started=1)
         out = node.settle()
         assert of(actions.Kill, out) == []
-        assert [interrupt.task for interrupt in of(actions.Interrupt, out)] == [task_id(3)]
+        assert node.finished(out) == {3: Outcome.CANCELLED}
+        assert node.worker_of(1), "still runs"
+
+    def test_by_force_spares_the_task_behind_it(self) -> None:
+        """The target has ended, and its result is on its way."""
+        node = short_tasks_in_line(3)
+        worker = node.worker_of(1)
+        node.handle(events.CancelRequested(task_id(1), True))
+        node.revoked(worker, started=2)
+        assert of(actions.Kill, node.settle()) == []
+        node.done(1)
+        node.done(2)
+        assert node.finished(node.settle()) == {1: Outcome.VALUE, 2: Outcome.VALUE}
+
+    def test_by_force_while_others_are_taken_back_anyway(self) -> None:
+        node = short_tasks_in_line(3)
+        worker = node.worker_of(1)
+        assert len(of(actions.Revoke, node.tick(SLOW_MS + 1))) == 1
+        node.handle(events.CancelRequested(task_id(1), True))
+        assert of(actions.Revoke, node.settle()) == [], "one answer does for both"
+        node.revoked(worker, started=1)
+        assert of(actions.Kill, node.settle()) == [actions.Kill(worker)]
+
+    def test_nothing_is_given_to_a_worker_that_is_about_to_be_killed(self, node: Bench) -> None:
+        node.submit(task(1))
+        worker = node.worker_of(1)
+        node.handle(events.CancelRequested(task_id(1), True))
+        node.revoked(worker, started=1)
+        node.done(1)
+        node.receive(task(2), task(3))
+        assert worker not in (node.worker_of(2), node.worker_of(3))
 
     def test_several_in_one_line_are_interrupted_one_by_one(self) -> None:
         """The worker looks at one place for what to interrupt."""

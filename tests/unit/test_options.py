@@ -102,7 +102,7 @@ ACTORS_ONLY: list[tuple[str, Any, type[Exception] | None]] = [
     ("max_restarts", -1, None),
     ("max_restarts", -2, ValueError),
     ("max_task_retries", 1.5, TypeError),
-    ("max_concurrency", 0, None),
+    ("max_concurrency", 0, ValueError),
     ("max_concurrency", -1, ValueError),
     ("max_pending_calls", -2, ValueError),
     ("lifetime", "detached", None),

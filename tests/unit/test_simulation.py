@@ -167,6 +167,8 @@ class Scenario:
     def end_actor(self, driver: Driver, id: str) -> None:
         if id in self.world.cluster.actors:
             driver.call("actor_kill", id, True)
+        elif driver._unacknowledged:  # its creation may still be on its way, through a node that was stopped
+            self.at(1_000, lambda: self.end_actor(driver, id))
 
     # ---- what befalls them ---------------------------------------------------------------------------------------
     def befall(self) -> None:

@@ -29,7 +29,7 @@ def echo(start: WorkerStart) -> int:
     while order := start.channel.recv(100).decode():
         if order.startswith("exit"):
             return int(order.split()[1])
-        start.mark.start(order, 5)
+        start.mark.start(int(order))
         start.channel.send(b"marked")
     return 0
 
@@ -89,7 +89,7 @@ def test_a_worker_is_forked_speaks_and_is_reaped() -> None:
         assert not os.get_blocking(forked.stdout_fd)
         ask(forked, "exit 9")
         (exited,) = reports.wait(Exited)
-        assert exited == Exited("worker-1", forked.pid, 9 << 8, None, None)
+        assert exited == Exited("worker-1", forked.pid, 9 << 8, 0, None)
         assert not os.path.exists(f"/proc/{forked.pid}")  # reaped: not even a zombie is left
 
 
@@ -97,17 +97,17 @@ def test_the_mark_outlives_a_worker_killed_at_any_time() -> None:
     with running() as (template, reports):
         forked = forked_worker(template, reports, "worker-1")
         assert answer(forked) == "worker-1"
-        for task in ("ab" * 12, "cd" * 12):
-            ask(forked, task)
+        for serial in (1, 70_000):
+            ask(forked, str(serial))
             assert answer(forked) == "marked"
-            assert template.mark("worker-1").started() == (task, 5)
+            assert template.mark("worker-1").started() == serial
         template.signal("worker-1", signal.SIGKILL)
         (exited,) = reports.wait(Exited)
         assert isinstance(exited, Exited)
-        assert (exited.started, exited.status) == (("cd" * 12, 5), signal.SIGKILL)
+        assert (exited.started, exited.status) == (70_000, signal.SIGKILL)
         second = forked_worker(template, reports, "worker-2")
         assert answer(second) == "worker-2"
-        assert template.mark("worker-2").started() is None  # the slot is used again, and clean
+        assert template.mark("worker-2").started() == 0  # the slot is used again, and clean
 
 
 def test_many_requests_at_once_are_all_answered() -> None:
