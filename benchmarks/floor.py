@@ -78,7 +78,12 @@ class Connection:
 
     def __init__(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(path)
+        while True:
+            try:
+                self.sock.connect(path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):  # Redis makes the file a moment before it listens
+                time.sleep(0.002)
         self.reader = hiredis.Reader()
 
     def send(self, *command: str | bytes | int) -> None:

@@ -102,6 +102,7 @@ class AsyncActor(ConcurrentActor):
             self.instance = cls(*args, **kwargs)
             self._is_made = True
             done = value_done(self.host, head, run.attempt, None, (perf_counter_ns() - started) // 1000, who)
+            done.detail = self.printed_name()
         except ActorExitRequested as request:
             done = exit_done(head, run.attempt, request.reason)
         except SystemExit as error:

@@ -116,7 +116,7 @@ class Who:
         self._instance = instance
 
     def wrap(self, error: BaseException) -> BaseException:
-        shown = None if self._instance is None else _safe_repr(self._instance)
+        shown = None if self._instance is None else safe_repr(self._instance)
         ip = os.environ.get("REDRAY_NODE_IP")
         try:
             return RayTaskError.from_exception(error, self._name, os.getpid(), ip, shown, self._actor_id)
@@ -125,7 +125,7 @@ class Who:
             return RayTaskError(self._name, text, RayError(text), os.getpid(), ip, shown, self._actor_id)
 
 
-def _safe_repr(instance: Any) -> str:
+def safe_repr(instance: Any) -> str:
     try:
         return repr(instance)
     except Exception as problem:  # user code: an error message must not fail because of it

@@ -184,6 +184,8 @@ class Executor:
             return
         self._environment.prepare(head, run.gpus)
         done, self.actor = actor_runner.create(self, self._host, run, head)
+        if done is not None and self.actor is not None:
+            done.detail = self.actor.printed_name()
         if done is not None:
             self.hold(done)
 

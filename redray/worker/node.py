@@ -29,7 +29,7 @@ from redray.gcs.check import check_server
 from redray.gcs.client import Connection, ReplyError
 from redray.gcs.inbox import InboxLink
 from redray.gcs.keys import Keys
-from redray.gcs.schema import LIMITS, Message, Reply
+from redray.gcs.schema import LIMITS, Message, Outcome, Reply
 from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
 from redray.gcs.server import remove_directory
@@ -566,6 +566,8 @@ class Node:
             self._large[message.task] = large
             for object in large:
                 self._objects.seal(object, link.worker)
+        if message.detail and message.outcome == Outcome.VALUE:
+            link.name = message.detail  # an actor that says what it prints as
         self._handle(events.TaskDone(link.worker, message))
 
     def _get_function(self, link: ProcessLink, message: messages.GetFunction) -> None:
