@@ -30,7 +30,11 @@ _LONGEST_SOCKET_PATH = 103  # bytes: 107 on Linux, 103 on macOS
 _GUARDIAN = """cd /; trap '' HUP INT TERM
 read -r server
 read -r released && exit
-if [ -n "$server" ] && { [ ! -d /proc/self ] || [ "/proc/$server/cwd" -ef "$1" ]; }; then kill -9 "$server"; fi
+if [ -n "$server" ] && [ -d /proc/self ]; then
+  case $(readlink "/proc/$server/cwd") in "$1" | "$1 (deleted)") kill -9 "$server" ;; esac
+elif [ -n "$server" ]; then
+  kill -9 "$server"
+fi
 if [ -z "$server" ] && mv -- "$1" "$1.gone"; then
   for entry in /proc/[0-9]*; do if [ "$entry/cwd" -ef "$1.gone" ]; then kill -9 "${entry#/proc/}"; fi; done
   rm -rf -- "$1.gone"

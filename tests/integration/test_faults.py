@@ -437,3 +437,20 @@ def test_a_driver_that_dies_while_its_cluster_starts(step: str, temp_dir: str, t
     assert driver.process.wait(30) == -os_signal.SIGKILL, driver.output
     wait_until(lambda: not processes_of(temp_dir), timeout=5, what="all its processes to end")
     wait_until(lambda: not os.listdir(temp_dir), timeout=5, what="its directory to be removed")
+
+
+def test_a_server_ends_with_its_owner_though_its_directory_is_gone(temp_dir: str, tmp_path: Path) -> None:
+    """Somebody who tidies up /tmp must not make it immortal."""
+    source = """
+    import os, shutil, signal
+    from redray.config import new_session_directory
+    from redray.gcs.server import EmbeddedServer
+    directory = new_session_directory()
+    server = EmbeddedServer.start(directory)
+    shutil.rmtree(directory)
+    assert server.is_alive()
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    driver = Driver(tmp_path, source)
+    assert driver.process.wait(30) == -os_signal.SIGKILL, driver.output
+    wait_until(lambda: not processes_of(temp_dir), timeout=5, what="all its processes to end")
