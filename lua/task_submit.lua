@@ -11,7 +11,8 @@
 --   number    int      the call's number on the channel
 --   seen      text     inbox position to trim to, or ""
 --   now       ms       0 = the server's clock
---   claims    text     one letter per task: R running on the relaying node, C claimed by it, - for the cluster
+--   claims    text     one letter per task: R running on the relaying node, C claimed by it, - for the cluster, L lost: a node that
+--                      went away may have begun it, which costs an attempt
 --   specs     rest     packed specs
 -- RETURN
 --   OK queued          how many of them are in queues or waiting
@@ -36,7 +37,7 @@ end
 if not job_runs(heads[1][3]) then return close_call(channel, number, {words.JOB_ENDED}) end
 
 -- every check passed: first write
-local ids, claimed, held, queued, rung = {}, {}, {}, 0, {}
+local ids, claimed, lost, held, queued, rung = {}, {}, {}, {}, 0, {}
 local sequence = redis.call('INCRBY', keys.sequence, #heads) - #heads
 local last_calls = {}
 for i, head in ipairs(heads) do
@@ -50,6 +51,9 @@ for i, head in ipairs(heads) do
   elseif claim == 'R' or claim == 'C' then
     claimed[#claimed + 1] = task
     create_task(head, claim == 'R' and words.RUNNING or words.CLAIMED, route, nil, unpinned)
+  elseif claim == 'L' then
+    lost[#lost + 1] = {head, spec}
+    create_task(head, words.CLAIMED, nil, nil, unpinned)
   elseif head[2] == 2 then
     submit_call(head, spec, unpinned)
   else
@@ -73,6 +77,11 @@ add_all('SADD', keys.node_tasks(route), claimed)
 add_all('SADD', keys.holds(worker), held)
 for demand, count in pairs(rung) do ring_idle(demand, count, nil) end
 fail_orphans()
+for _, each in ipairs(lost) do
+  local head = each[1]
+  local text = 'Task ' .. head[1] .. ' (' .. head[4] .. ') was lost: its node has died before the task was recorded, and may have run it.'
+  lose_attempt(head[1], keys.task(head[1]), head, each[2], head[7], text)
+end
 send_mail()
 close_call(channel, number)
 return {words.OK, queued}

@@ -35,6 +35,8 @@ class Unacknowledged:
 
     def __init__(self) -> None:
         self.number = 0
+        self.heard = 0  # the number of the last call that a node may have heard
+        self._heard_by = ""
         self._calls: deque[messages.Call] = deque()
 
     def add(self, seen: str, command: Command, wants_reply: bool) -> messages.Call:
@@ -48,12 +50,25 @@ class Unacknowledged:
         while self._calls and self._calls[0].number <= number:
             self._calls.popleft()
 
-    def after(self, number: int) -> list[messages.Call]:
-        return [call for call in self._calls if call.number > number]
+    def hear(self, number: int, node: str) -> None:
+        self.heard, self._heard_by = max(self.heard, number), node
+
+    def again(self, number: int, node: str = "") -> list[messages.Call]:
+        """The calls after this one, for another way: through `node`, or straight to Redis. A submission that a lost node
+        may have begun to run, and Redis has not, says so: an L for each of its tasks."""
+        others = self.heard if node != self._heard_by else 0
+        return [_as_lost(call) if call.number <= others else call for call in self._calls if call.number > number]
 
     @property
     def last_acknowledged(self) -> int:
         return self._calls[0].number - 1 if self._calls else self.number
+
+
+def _as_lost(call: messages.Call) -> messages.Call:
+    if call.verb != "task_submit":
+        return call
+    lost = b"L" * (len(call.args) - 1)
+    return messages.Call(call.number, call.seen, call.verb, [lost, *call.args[1:]], call.wants_reply)
 
 
 class NodeChannel:
@@ -72,6 +87,8 @@ class NodeChannel:
         self._path = path
         self._out = bytearray()
         self._in = bytearray()
+        self._sent = 0
+        self._ends: deque[tuple[int, int]] = deque()  # (bytes up to the end of a call, its number), until they are sent
         # True while bytes are under way between the socket and a buffer. Found true at the next step, an interrupt
         # (Ctrl-C) came in between, and nobody can say which bytes were handled: then a new connection is made, and the
         # calls are sent again.
@@ -107,9 +124,14 @@ class NodeChannel:
         if not isinstance(welcome, messages.Welcome):
             raise ChannelLost(f"The node answered with {type(welcome).__name__} instead of Welcome.")
         self._socket.setblocking(False)
-        for call in self._calls.after(welcome.last):
-            self._out += messages.frame(call)
+        self._ends.clear()
+        for call in self._calls.again(welcome.last, welcome.node):
+            self._add(call)
         return welcome
+
+    def _add(self, call: messages.Call) -> None:
+        self._out += messages.frame(call)
+        self._ends.append((self._sent + len(self._out), call.number))
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -128,7 +150,7 @@ class NodeChannel:
 
     def call(self, seen: str, command: Command, wants_reply: bool = False) -> int:
         call = self._calls.add(seen, command, wants_reply)
-        self._out += messages.frame(call)
+        self._add(call)
         return call.number
 
     def flush(self) -> None:
@@ -141,7 +163,11 @@ class NodeChannel:
         try:
             while self._out:
                 self._sending = True
-                del self._out[: self._socket.send(self._out)]
+                sent = self._socket.send(self._out)
+                del self._out[:sent]
+                self._sent += sent
+                while self._ends and self._ends[0][0] <= self._sent:
+                    self._calls.hear(self._ends.popleft()[1], self.welcome.node)
                 self._sending = False
         except BlockingIOError:
             self._sending = False
@@ -175,6 +201,7 @@ class NodeChannel:
         if not self._path:
             raise ChannelLost("The connection to the node was interrupted.")
         with self._lock:
+            self._assume_sent()
             fresh = self._connect()
             self._socket, old = fresh, self._socket
             old.close()
@@ -183,7 +210,13 @@ class NodeChannel:
             self._in.clear()
             self.welcome = self._greet()
 
+    def _assume_sent(self) -> None:
+        """A send was interrupted: how much of what was to be sent has gone, nobody can say."""
+        if self._sending and self._ends:
+            self._calls.hear(self._ends[-1][1], self.welcome.node)
+
     def close(self) -> None:
+        self._assume_sent()
         self._socket.close()
 
 
@@ -215,7 +248,7 @@ class DirectChannel:
         if reply[0] != b"OK":
             raise RaySystemError("The cluster has ended this process: its lease ran out.")
         self._connection.load_all([self._scripts[name] for name in self._scripts])
-        for call in self._calls.after(int(reply[1])):
+        for call in self._calls.again(int(reply[1])):
             self._send(call)
 
     def fileno(self) -> int:
@@ -237,7 +270,7 @@ class DirectChannel:
         from redray.gcs.client import script_call
 
         args = [*envelope(self._worker, DIRECT, call.number, call.seen), *call.args]
-        if call.verb == "task_submit":
+        if call.verb == "task_submit" and not call.args[0]:
             args[5] = "-" * (len(args) - 6)
         self._waiting.append(call)
         with contextlib.suppress(ConnectionLost):  # the call is kept; `flush` and `receive` say so

@@ -79,3 +79,14 @@ local function call_error(head, detail)
   if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return actor_error(head[14], 'ActorUnavailableError', detail) end
   return actor_error(head[14], 'ActorDiedError', actor[2] or detail)
 end
+
+-- The attempt of a task or call is lost with its node, whether or not it had begun: it costs one retry.
+local function lose_attempt(task, key, head, spec, retries, lost)
+  if tonumber(retries) ~= 0 then
+    next_attempt(key, tonumber(retries))
+    if head[2] == 2 then return_call(task, key, head, spec, head[3], lost) else queue_again(task, key, head) end
+    return
+  end
+  local packed = head[2] == 2 and call_error(head, lost) or system_error('WorkerCrashedError', lost)
+  end_task(task, key, head[3], head, words.FAILED, packed)
+end

@@ -14,12 +14,8 @@ local function reap_task(task, node)
     restart_or_bury(task, 'The node that was starting the actor has died.')
   elseif not job_runs(record[3]) then
     end_task(task, key, record[3], head, words.CANCELLED, system_error('TaskCancelledError', lost))
-  elseif record[4] ~= '0' then
-    next_attempt(key, tonumber(record[4]))
-    if head[2] == 2 then return_call(task, key, head, spec, record[3], lost) else queue_again(task, key, head) end
   else
-    local packed = head[2] == 2 and call_error(head, lost) or system_error('WorkerCrashedError', lost)
-    end_task(task, key, record[3], head, words.FAILED, packed)
+    lose_attempt(task, key, head, spec, record[4], lost)
   end
 end
 
@@ -58,6 +54,7 @@ local function lose_copy(id, node)
   end
   if #others > 0 then
     redis.call('HSET', key, fields.at, table.concat(others, ' '))
+    for _, other in ipairs(others) do post(other, words.MESSAGE_KEEP, id) end
     return
   end
   redis.call('HDEL', key, fields.at, fields.size, fields.contains)

@@ -77,6 +77,7 @@ class Message:
     LOCATED = "located"  # object id, size, nodes (space separated)
     AGAIN = "again"  # the inbox was full: ask for everything you still wait for
     RING = "ring"  # there may be work: claim
+    KEEP = "keep"  # object id: its other copies are gone, so this one must not be dropped for room
     FREE = "free"  # object ids whose memory may be reused
     CALL = "call"  # task id, attempt, spec: an actor's call
     CANCEL = "cancel"  # task id, force

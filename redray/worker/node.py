@@ -514,7 +514,7 @@ class Node:
             return  # sent again after a reconnect, and taken before it
         link.taken = call.number
         args = call.args
-        if call.verb == "task_submit":
+        if call.verb == "task_submit" and not args[0]:  # else it comes again, from a process that lost its node
             claims = (
                 self._handle(events.Submitted(link.worker, args[1:])) if self._may_start() else "-" * (len(args) - 1)
             )
@@ -707,7 +707,7 @@ class Node:
                 for object in self._large.pop(task, ()):
                     if task in stale:
                         self._objects.free(object)
-            if action.limit:
+            if action.limit or reply[0] == b"FENCED":
                 self._work_came(reply)
 
         self._link.call(tasks.finish(action.free, action.rooms, action.limit, action.finishes), on_reply)
@@ -810,6 +810,7 @@ _MAIL: dict[str, Callable[[Node, str, str, bytes], Any]] = {
     Message.FETCH: Node._object_mail,
     Message.LOCATED: Node._object_mail,
     Message.RING: lambda node, kind, id, data: node._handle(events.Rung()),
+    Message.KEEP: lambda node, kind, id, data: node._store.promote(id),
     Message.FREE: lambda node, kind, id, data: node._objects.free(id),
     Message.CALL: lambda node, kind, id, data: node._handle(events.CallReceived(int(id), data)),
     Message.CANCEL: lambda node, kind, id, data: node._handle(events.CancelRequested(id, data == b"1")),

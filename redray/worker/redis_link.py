@@ -39,10 +39,19 @@ class RedisLink:
 
     # ---- sending -----------------------------------------------------------------------------------------------------
     def call(self, command: Command, on_reply: OnReply | None = None) -> None:
-        """A numbered call on the node's own channel."""
+        """A numbered call on the node's own channel: its order is this object's to keep, so a gap in it is a bug."""
         self._number += 1
+
+        def on_answer(reply: Any) -> None:
+            if isinstance(reply, list) and reply[0] == b"GAP":
+                raise RuntimeError(f"Redis misses a call of this node before its {command.verb}: it has {reply[1]}.")
+            if on_reply is not None:
+                on_reply(reply)
+            elif isinstance(reply, ReplyError):
+                raise reply
+
         args = envelope(self._node, DIRECT, self._number, self._take_seen())
-        self._send_script(command.verb, (self._keys.process(self._node),), [*args, *command.args], on_reply)
+        self._send_script(command.verb, (self._keys.process(self._node),), [*args, *command.args], on_answer)
 
     def relay(self, worker: str, number: int, seen: str, verb: str, args: list[Any], on_reply: OnReply | None) -> None:
         """A numbered call of a local process, on its own channel, by way of this node."""
