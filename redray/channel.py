@@ -54,8 +54,8 @@ class Unacknowledged:
         self.heard, self._heard_by = max(self.heard, number), node
 
     def again(self, number: int, node: str = "") -> list[messages.Call]:
-        """The calls after this one, for another way: through `node`, or straight to Redis. A submission that a lost node
-        may have begun to run, and Redis has not, says so: an L for each of its tasks."""
+        """The calls after this one, for another way: through `node`, or straight to Redis. A submission that a lost
+        node may have begun to run, and Redis has not, says so: an L for each of its tasks."""
         others = self.heard if node != self._heard_by else 0
         return [_as_lost(call) if call.number <= others else call for call in self._calls if call.number > number]
 

@@ -24,8 +24,8 @@ class Finish(msgspec.Struct, array_like=True, gc=False):
 
 
 def submit(claims: str, specs: Sequence[bytes]) -> Command:
-    """`claims` has a letter for each spec: R running on the relaying node, C claimed by it, - for the cluster, L lost: a
-    node that went away may have begun it."""
+    """`claims` has a letter for each spec: R running on the relaying node, C claimed by it, - for the cluster, L lost:
+    a node that went away may have begun it."""
     return Command("task_submit", [claims, *specs])
 
 

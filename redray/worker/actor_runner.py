@@ -23,7 +23,16 @@ from redray.messages import ActorExit, Done, Run
 from redray.spec import TaskHead, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output, shutdown
-from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, safe_repr, value_done
+from redray.worker.attempt import (
+    Who,
+    arguments,
+    cancelled_done,
+    error_done,
+    exit_code,
+    exit_done,
+    safe_repr,
+    value_done,
+)
 from redray.worker.host import Host
 
 if TYPE_CHECKING:
@@ -114,7 +123,8 @@ class Actor:
 
     def printed_name(self) -> str:
         """What stands before its prints: what its class says of itself; "" is the class's name."""
-        return "" if type(self.instance).__repr__ is object.__repr__ else safe_repr(self.instance)
+        says_nothing = getattr(type(self.instance), "__repr__", None) is object.__repr__
+        return "" if says_nothing else safe_repr(self.instance)
 
     def who_creates(self) -> Who:
         return Who(f"{self._class_name}.__init__", self.creation.actor)

@@ -83,7 +83,8 @@ def cluster(module_cluster: None, request: pytest.FixtureRequest) -> Iterator[No
 
 
 def check_whole_state(address: str) -> None:
-    """Everything in Redis adds up. A finding counts when it stays: one look is not atomic, and chores may be on their way."""
+    """Everything in Redis adds up. A finding counts when it stays:
+    one look is not atomic, and chores may be on their way."""
     from redray.gcs.audit import audit
     from redray.gcs.client import Connection
     from redray.gcs.keys import Keys
