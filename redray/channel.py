@@ -172,6 +172,7 @@ class NodeChannel:
         except BlockingIOError:
             self._sending = False
         except OSError as error:
+            self._sending = False
             raise ChannelLost(f"The node went away: {error}.") from error
 
     def receive(self) -> list[Any]:

@@ -222,9 +222,13 @@ class ActorTable:
     def _is_ready(self, attempt: Attempt) -> bool:
         return attempt.task not in self._missing or not self._is_wanted(attempt)
 
+    def pump_all(self) -> None:
+        for actor in list(self.hosted.values()):
+            self._pump(actor)
+
     def _pump(self, actor: HostedActor) -> None:
         """Before Redis has handed over all that waited, a later call may already be here: nothing goes before that."""
-        if not actor.alive:
+        if not actor.alive or self._node.is_fenced:
             return
         worker = self._node.workers[actor.worker]
 

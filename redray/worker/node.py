@@ -181,6 +181,7 @@ class Node(NodeMail):
     def loop(self) -> None:
         while not self._stopping:
             ready = self._poll.poll(self._patience())
+            self._state.fence(not self._may_start())
             for fd, _ in ready:
                 handler = self._by_fd.get(fd)
                 if handler is not None and handler != self._template_reports:

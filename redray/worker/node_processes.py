@@ -108,9 +108,7 @@ class NodeProcesses(NodeActions):
         link.taken = call.number
         args = call.args
         if call.verb == "task_submit" and not args[0]:  # else it comes again, from a process that lost its node
-            claims = (
-                self._handle(events.Submitted(link.worker, args[1:])) if self._may_start() else "-" * (len(args) - 1)
-            )
+            claims = self._handle(events.Submitted(link.worker, args[1:]))
             args = [claims.encode(), *args[1:]]
             self._act()
             self._flush_processes()  # the worker first: it starts while this node writes to Redis

@@ -48,6 +48,7 @@ class NodeState:
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
         self.draining = False
+        self.is_fenced = False
         self._run_times = RunTimes()
         self._new_worker_id = new_worker_id
         self._most_workers = most_workers
@@ -144,7 +145,7 @@ class NodeState:
         return "".join(claims)
 
     def _try_start(self, packed: bytes, head: specs.TaskHead) -> str:
-        if self.contended or self.draining or self.backlog or head.kind != TASK or head.options.get("placement"):
+        if self.contended or self.draining or self.is_fenced or self.backlog or head.kind != TASK or head.options.get("placement"):
             return "-"
         if head.job in self._ended_jobs:
             return "-"
@@ -208,7 +209,16 @@ class NodeState:
         self._want_claim = True
 
     # ---- placing -----------------------------------------------------------------------------------------------------
+    def fence(self, is_fenced: bool) -> None:
+        """While the node's lease is not fresh nothing new starts here: somebody may be starting it elsewhere by now."""
+        if self.is_fenced and not is_fenced:
+            self.is_fenced = False
+            self.actors.pump_all()
+        self.is_fenced = is_fenced
+
     def _schedule(self) -> None:
+        if self.is_fenced:
+            return
         refused: set[str] = set()
         waiting = []
         for entry in self.backlog:
