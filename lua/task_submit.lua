@@ -51,7 +51,7 @@ for i, head in ipairs(heads) do
   elseif claim == 'R' or claim == 'C' then
     claimed[#claimed + 1] = task
     create_task(head, claim == 'R' and words.RUNNING or words.CLAIMED, route, nil, unpinned)
-  elseif claim == 'L' then
+  elseif claim == 'L' and not (head[2] == 2 and is_pending(head[14])) then
     lost[#lost + 1] = {head, spec}
     create_task(head, words.CLAIMED, nil, nil, unpinned)
   elseif head[2] == 2 then

@@ -33,6 +33,11 @@ local function is_dead(actor)
   return not state or state == words.DEAD
 end
 
+-- It has never lived: nobody can have begun a call of it.
+local function is_pending(actor)
+  return redis.call('HGET', keys.actor(actor), fields.state) == words.PENDING
+end
+
 local function orphan_call(head, unpinned)
   create_task(head, words.CLAIMED, nil, nil, unpinned)
   local cause = redis.call('HGET', keys.actor(head[14]), fields.cause)

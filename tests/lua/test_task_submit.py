@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from redray.gcs import actors
 from redray.gcs.client import ReplyError
 from redray.gcs.tasks import submit
 from tests.lua.builders import (
@@ -146,6 +147,44 @@ def test_more_than_lua_can_unpack_at_once(cluster: Cluster) -> None:
     assert cluster.task(task_id(9999))["unready"] == "9000"
 
 
+# ---- what a lost node may have begun ---------------------------------------------------------------------------------
+def test_a_lost_task_without_retries_is_not_run_again(cluster: Cluster) -> None:
+    cluster.submit(packed(T1, max_retries=0, num_returns=2), packed(T2, waits_for=[returned(T1)]), claims="L-")
+    assert cluster.state(T1) == "FAILED"
+    for index in range(2):
+        assert "may have run it" in dict(cluster.heard(DRIVER, "value"))[returned(T1, index)]
+        assert "WorkerCrashedError" in dict(cluster.heard(DRIVER, "value"))[returned(T1, index)]
+    assert cluster.claimed() == [T2]
+    cluster.finish(finish(T2))
+    cluster.release(returned(T1), returned(T1, 1), returned(T2))
+    assert cluster.names() == set()
+
+
+def test_a_lost_task_with_retries_begins_its_second_attempt(cluster: Cluster) -> None:
+    cluster.submit(packed(T1, max_retries=1), claims="L")
+    assert cluster.task(T1) | {"attempt": "2", "retries": "0", "state": "QUEUED", "node": ""} == cluster.task(T1)
+    assert [item[0] for item in cluster.claim()[1]] == [2]
+
+
+def test_a_lost_task_that_may_be_retried_for_ever_is(cluster: Cluster) -> None:
+    cluster.submit(packed(T1, max_retries=-1), claims="L")
+    assert (cluster.task(T1)["attempt"], cluster.task(T1)["retries"]) == ("2", "-1")
+
+
+def test_a_lost_task_waits_for_its_arguments(cluster: Cluster) -> None:
+    cluster.submit(packed(T1), packed(T2, waits_for=[returned(T1)]), claims="LL")
+    assert cluster.state(T2) == "WAITING"
+    assert cluster.claimed() == [T1]
+    cluster.finish(finish(T1, attempt=2))
+    assert cluster.claimed() == [T2]
+
+
+def test_a_lost_task_sent_twice_is_lost_once(cluster: Cluster) -> None:
+    cluster.submit(packed(T1, max_retries=1), claims="L")
+    assert text(cluster.send_again())[0] == "REPEAT"
+    assert cluster.task(T1)["retries"] == "0"
+
+
 # ---- calls of actors -------------------------------------------------------------------------------------------------
 ACTOR = task_id(100)
 
@@ -174,3 +213,41 @@ def test_a_call_of_a_dead_or_unknown_actor_fails_and_leaves_nothing(cluster: Clu
     assert "ActorDiedError" in str(cluster.heard(DRIVER, "value"))
     cluster.release(returned(T1))
     assert cluster.names() == set()
+
+
+@pytest.mark.parametrize(("state", "error"), [("ALIVE", "ActorUnavailableError"), ("DEAD", "ActorDiedError")])
+def test_a_lost_call_without_retries_is_not_made_again(cluster: Cluster, state: str, error: str) -> None:
+    cluster.create_actor(ACTOR)
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    if state == "DEAD":
+        cluster.kill_actor(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1), claims="L")
+    assert cluster.state(T1) == "FAILED"
+    assert error in dict(cluster.heard(DRIVER, "value"))[returned(T1)]
+    assert cluster.heard(NODE, "call") == []
+
+
+def test_a_lost_call_with_retries_is_made_again(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR)
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1, max_retries=1), claims="L")
+    assert cluster.task(T1)["state"] == "CLAIMED"
+    assert [id for id, _ in cluster.heard(NODE, "call")] == ["2"]
+    assert cluster.members(cluster.keys.node_tasks(NODE)) == {T1}
+
+
+def test_a_call_of_an_actor_that_has_never_lived_cannot_have_been_lost(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1), claims="L")
+    assert (cluster.state(T1), cluster.task(T1)["attempt"]) == ("QUEUED", "1")
+
+
+def test_a_lost_call_with_retries_is_parked_until_its_actor_is_alive_again(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR, record=actors.ActorRecord("", "space", "A", 0, 1, 0))
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    cluster.actor_died(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1, max_retries=1), claims="L")
+    assert (cluster.state(T1), cluster.task(T1)["attempt"]) == ("QUEUED", "2")

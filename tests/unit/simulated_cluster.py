@@ -106,7 +106,10 @@ class Cluster:
             task = self.tasks[head.task] = Task(head, spec, TaskState.CLAIMED, route, retries=head.max_retries)
             if head.kind == ACTOR_CALL:
                 self.actors[head.actor].callers[process] = head.sequence
-            if claim == "-":
+            if claim == "L":
+                task.node = ""
+                self._lose(task)
+            elif claim == "-":
                 task.node = ""
                 if head.kind == ACTOR_CALL:
                     self._return_call(task)
@@ -233,6 +236,13 @@ class Cluster:
             self._return_call(task)
         elif self._enqueue(task, front=True):
             self._ring_idle(task.head.demand, 1, "")
+
+    def _lose(self, task: Task) -> None:
+        """Its node is gone, and may have begun it."""
+        if task.retries != 0:
+            self._run_again(task, counts=True)
+        else:
+            self._end(task, TaskState.FAILED, b"S crashed")
 
     def _end(self, task: Task, state: str, value: bytes) -> None:
         assert task.state not in FINAL, f"{task.head.task} ended twice"
@@ -374,10 +384,8 @@ class Cluster:
             if task.node == node and task.state in ("CLAIMED", "RUNNING"):
                 if task.head.job in self.ended_jobs:
                     self._end(task, TaskState.CANCELLED, b"S cancelled")
-                elif task.retries != 0:
-                    self._run_again(task, counts=True)
                 else:
-                    self._end(task, TaskState.FAILED, b"S crashed")
+                    self._lose(task)
 
     def end_job(self, job: str) -> None:
         self.ended_jobs.add(job)

@@ -268,6 +268,7 @@ class Driver(Channel):
         super().__init__(world, node)
         self.job = job
         self.results: dict[str, bytes] = {}
+        self._heard = 0  # calls up to this number may have reached a node
         self.to_node = Pipe(world, self._at_node, 3)
         self.to_redis = Pipe(world, self._at_redis, 6)
         world.mail[self.id] = Pipe(world, self._read_mail)
@@ -285,13 +286,17 @@ class Driver(Channel):
     def _at_redis(self, call: tuple[int, str, tuple[Any, ...]]) -> None:
         number, verb, args = call
         if verb == "task_submit":
-            args = ("-" * len(args[1]), args[1])
+            letter = "L" if number <= self._heard else "-"
+            args = (letter * len(args[1]), args[1])
+            if letter == "L" and number == self.world.cluster.channels[self.id].last + 1:
+                self.world.crashes.update(specs.unpack_head(spec).task for spec in args[1])
         self.world.cluster.call(self.id, "direct", number, verb, *args)
         self.acknowledged(number)
 
     def go_direct(self) -> None:
         """Its node is gone: it takes to Redis what Redis may not have."""
         self.node = None
+        self._heard = self._number
         self.to_node.cut()
         last = self.world.cluster.open(self.id, "direct")
         for number, verb, args in list(self._unacknowledged):

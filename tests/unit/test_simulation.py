@@ -177,6 +177,8 @@ class Scenario:
             self.at(dice.randint(0, 2_500), lambda: dice.choice(self.nodes).cut())
         for _ in range(dice.choice([0, 0, 1, 5])):
             self.at(dice.randint(0, 2_500), self.kill_worker)
+        if dice.random() < 0.1:
+            self.at(dice.randint(100, 2_000), self.die_unheard)
         if dice.random() < 0.35:
             end = dice.choice([Node.die, Node.drain, lambda node: node.stop(dice.choice([500, 9_000]))])
             self.at(dice.randint(100, 2_500), lambda: self.end_node(end))
@@ -186,9 +188,18 @@ class Scenario:
         if workers:
             self.random.choice(workers).die("killed by signal 9")
 
-    def end_node(self, end: Any) -> None:
-        """Another with the same resources comes: every task can run somewhere."""
+    def die_unheard(self) -> None:
+        """A node loses Redis, goes on starting what its drivers submit, and dies before it has told anybody."""
         node = self.random.choice(self.nodes)
+        node.cut()
+        for driver in node.drivers.values():
+            self.tasks(driver)
+            self.calls(driver)
+        self.at(self.random.randint(5, 45), lambda: self.end_node(Node.die, node))
+
+    def end_node(self, end: Any, node: Node | None = None) -> None:
+        """Another with the same resources comes: every task can run somewhere."""
+        node = node or self.random.choice(self.nodes)
         end(node)
         total = {name: units / 10_000 for name, units in node.state.ledger.total.items()}
         self.at(self.random.randint(100, 3_000), lambda: self.join(total))
