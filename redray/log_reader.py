@@ -68,5 +68,6 @@ def _print_entry(entry: dict[str, str]) -> None:
     stream = sys.stderr if entry["stream"] == "stderr" else sys.stdout
     prefix = f"({entry['name']} pid={entry['pid']}) " if entry["pid"] else ""
     with contextlib.suppress(ValueError, OSError):  # the driver closed its own stream
-        for line in entry["text"].split("\n"):
-            print(f"{prefix}{line}", file=stream, flush=True)
+        # In one piece: what the driver itself prints meanwhile must not come in the middle of a line.
+        stream.write("".join(f"{prefix}{line}\n" for line in entry["text"].split("\n")))
+        stream.flush()

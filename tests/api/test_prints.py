@@ -41,7 +41,9 @@ task = ray.get(speak.remote())
 speaker, named = Speaker.remote(), Named.remote()
 actor = ray.get(speaker.speak.remote())
 ray.get(named.speak.remote())
-print("pids", task, actor, "address", context.address_info["address"], "done", flush=True)
+address = context.address_info["address"]
+sys.stdout.write(f"pids {task} {actor} address {address} done\\n")  # whole: `print` would let others write in between
+sys.stdout.flush()
 GO.wait()
 ray.shutdown()
 print("the end", flush=True)
