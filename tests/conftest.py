@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from pytest_redis import factories
 from redray.gcs.client import Argument, Connection
 from redray.gcs.scripts import Scripts, load_scripts
 from redray.gcs.server import EmbeddedServer, candidates, find_server, server_version
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would all processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[[str, Sequence[Argument], Sequence[Argument]], Any]
 

@@ -24,18 +24,19 @@ BINARIES = ("redis-server", "valkey-server")
 _POLL_SECONDS = 0.0003  # between two attempts to connect to a starting server, which takes about 7 ms
 _START_SECONDS = 10.0
 _LONGEST_SOCKET_PATH = 103  # bytes: 107 on Linux, 103 on macOS
-# The working directory is compared because a process id may by then be another's. An owner that dies before it has told
-# the id leaves either a server that has no directory any more to make its socket in, and ends, or one whose working
-# directory gives it away.
+# The working directory is compared because a process id may by then be another's. A server that does not stand in its
+# directory yet, and one of whose id the owner died before telling it, is found by the move: it either has no directory
+# any more to make its socket in, and ends, or its working directory gives it away.
 _GUARDIAN = """cd /; trap '' HUP INT TERM
 read -r server
 read -r released && exit
+killed=
 if [ -n "$server" ] && [ -d /proc/self ]; then
-  case $(readlink "/proc/$server/cwd") in "$1" | "$1 (deleted)") kill -9 "$server" ;; esac
+  case $(readlink "/proc/$server/cwd") in "$1" | "$1 (deleted)") kill -9 "$server" && killed=yes ;; esac
 elif [ -n "$server" ]; then
-  kill -9 "$server"
+  kill -9 "$server" && killed=yes
 fi
-if [ -z "$server" ] && mv -- "$1" "$1.gone"; then
+if [ -z "$killed" ] && mv -- "$1" "$1.gone"; then
   for entry in /proc/[0-9]*; do if [ "$entry/cwd" -ef "$1.gone" ]; then kill -9 "${entry#/proc/}"; fi; done
   rm -rf -- "$1.gone"
 fi

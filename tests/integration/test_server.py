@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -149,6 +150,32 @@ def test_an_embedded_server_ends_with_its_owner(directory: Path, how: str) -> No
         wait_until(lambda: not guardian_of(directory), what="the end of the guardian")
     finally:
         owner.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="without /proc the guardian goes by the id alone")
+def test_a_server_that_enters_its_directory_after_the_guardian_looked_is_killed(
+    directory: Path, tmp_path: Path
+) -> None:
+    """A driver killed within milliseconds of starting its server: its cwd is still the driver's when it is looked at."""
+    go, there = tmp_path / "go", tmp_path / "there"
+    os.mkfifo(go)
+    os.mkfifo(there)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    look = tools / "readlink"
+    look.write_text(f'#!/bin/sh\n{shutil.which("readlink")} "$@"\necho > {go}\nread -r _ < {there}\n')
+    look.chmod(0o700)
+    steps = f"read -r _ < {go}; cd {directory}; echo > {there}; exec sleep 60"
+    guard = ["/bin/sh", "-c", server_module._GUARDIAN, "redray-guardian", str(directory)]
+    path = f"{tools}:{os.environ['PATH']}"
+    server = subprocess.Popen(["/bin/sh", "-c", steps], cwd="/")
+    try:
+        subprocess.run(guard, input=f"{server.pid}\n", text=True, env={"PATH": path}, timeout=30, check=True)
+        assert server.wait(5) == -signal.SIGKILL
+        assert not directory.exists()
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_ctrl_c_in_the_terminal_is_not_for_the_server(each_server: EmbeddedServer) -> None:
