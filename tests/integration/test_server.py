@@ -156,7 +156,7 @@ def test_an_embedded_server_ends_with_its_owner(directory: Path, how: str) -> No
 def test_a_server_that_enters_its_directory_after_the_guardian_looked_is_killed(
     directory: Path, tmp_path: Path
 ) -> None:
-    """A driver killed within milliseconds of starting its server: its cwd is still the driver's when it is looked at."""
+    """Of a driver killed within milliseconds: when it is looked at, it still stands where the driver stood."""
     go, there = tmp_path / "go", tmp_path / "there"
     os.mkfifo(go)
     os.mkfifo(there)
