@@ -13,7 +13,7 @@
 --   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
 --   limit     int      at most so many tasks
 -- RETURN
---   OK work backlog    work = {{attempt, spec, news of arguments}, ...}
+--   OK work leftover   work = {{attempt, spec, news of arguments}, ...}; leftover = demands of ready work that stays
 --   REPEAT work
 --   GAP last
 --   FENCED
@@ -30,4 +30,4 @@ end
 local work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
 send_mail()
 close_with_work(channel, number, claimed)
-return {words.OK, work, backlog()}
+return {words.OK, work, leftover()}

@@ -17,7 +17,7 @@
 --   finishes  rest     packed: task, attempt, outcome, returns {{is inline, size, {contained ids}}}, borrower, {kept ids}, detail;
 --                      each followed by the values of its inline returns
 -- RETURN
---   OK stale work backlog   stale = {task, ...}; work as in task_claim
+--   OK stale work leftover  stale = {task, ...}; work and leftover as in task_claim, when work was asked for
 --   REPEAT work
 --   GAP last
 --   FENCED
@@ -61,4 +61,4 @@ else
   send_mail()
   close_call(channel, number)
 end
-return {words.OK, stale, work, backlog()}
+return {words.OK, stale, work, limit > 0 and leftover() or {}}

@@ -20,7 +20,7 @@ local function work_item(attempt, head, spec)
   return {tonumber(attempt), spec, argument_news(head)}
 end
 
--- Returns how many tasks were taken, and whether more wait.
+-- Returns how many tasks were taken, and how urgent the next one is, nil when none is left.
 local function claim_from(name, count, node, claimed, work)
   local queue = keys.queue(name)
   local popped = redis.call('ZPOPMIN', queue, count)
@@ -37,30 +37,56 @@ local function claim_from(name, count, node, claimed, work)
       taken = taken + 1
     end
   end
-  local more = redis.call('EXISTS', queue) == 1
-  if more then redis.call('ZINCRBY', keys.queues, taken, name) else redis.call('ZREM', keys.queues, name) end
-  return taken, more
+  local _, band = keep_place(name, taken)
+  return taken, band
 end
 
--- Take what fits: in the first round each queue gives its share, in the second what it has. `free` and `rooms` are counted down.
-local function take_work(node, free, rooms, limit, claimed, work)
-  local names = redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)
-  local most = math.max(1, math.ceil(limit / math.max(1, #names)))
+-- Take what fits of queues that begin with tasks of one priority, and no others: in the first round each queue gives its share, in the
+-- second what it has. Queues that go on with less urgent tasks are added to `later`.
+local function take_band(names, band, later, node, free, rooms, limit, claimed, work)
+  local alone = #names == 1 and next(later) == nil
+  local most = math.max(1, math.ceil(limit / #names))
   for _ = 1, 2 do
     local unfinished = {}
     for _, name in ipairs(names) do
-      local demand = string.match(name, '^(.*)|')
+      local demand = demand_of(name)
       local slots = times_fit(demand, free)
       local count = math.min(slots + (rooms[name] or 0), limit - #work, most)
+      if count > 0 and not alone then
+        count = math.min(count, redis.call('ZCOUNT', keys.queue(name), '-inf', '(' .. string.format('%.0f', (band + 1) * BAND)))
+      end
       if count > 0 then
-        local taken, more = claim_from(name, count, node, claimed, work)
+        local taken, following = claim_from(name, count, node, claimed, work)
         local started = math.min(taken, slots)
         for resource, units in pairs(parse_demand(demand)) do free[resource] = (free[resource] or 0) - units * started end
         if rooms[name] then rooms[name] = rooms[name] - (taken - started) end
-        if more then unfinished[#unfinished + 1] = name end
+        if following == band then
+          unfinished[#unfinished + 1] = name
+        elseif following then
+          later[following] = later[following] or {}
+          table.insert(later[following], name)
+        end
       end
     end
     names, most = unfinished, limit
+  end
+end
+
+-- Take what fits, the most urgent first. `free` and `rooms` are counted down.
+local function take_work(node, free, rooms, limit, claimed, work)
+  local places = redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1, 'WITHSCORES')
+  local bands = {}
+  for i = 1, #places, 2 do
+    local band = band_of(places[i + 1])
+    bands[band] = bands[band] or {}
+    table.insert(bands[band], places[i])
+  end
+  while #work < limit and next(bands) do
+    local band = math.huge
+    for each in pairs(bands) do band = math.min(band, each) end
+    local names = bands[band]
+    bands[band] = nil
+    take_band(names, band, bands, node, free, rooms, limit, claimed, work)
   end
 end
 
@@ -83,7 +109,7 @@ local function hand_out(node, free_text, rooms, limit)
   if idle then redis.call('HSET', keys.idle, node, free_as_text(free)) else redis.call('HDEL', keys.idle, node) end
   if redis.call('HLEN', keys.idle) > (idle and 1 or 0) then
     for _, name in ipairs(redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)) do
-      ring_idle(string.match(name, '^(.*)|'), 1, node)
+      ring_idle(demand_of(name), 1, node)
     end
   end
   return work, claimed
@@ -101,9 +127,15 @@ local function hand_again(node, tasks)
   return work
 end
 
--- How much ready work is left: a sign for nodes to let new tasks queue behind it.
-local function backlog()
-  return redis.call('ZCARD', keys.queues)
+-- The demands of the ready work that is left. A node that could ever run some of it lets new tasks queue behind it.
+local function leftover()
+  local demands, seen = {}, {}
+  for _, name in ipairs(redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)) do
+    local demand = demand_of(name)
+    if not seen[demand] then demands[#demands + 1] = demand end
+    seen[demand] = true
+  end
+  return demands
 end
 
 -- Keeps what was handed out until the next call that hands out: a node asks for work one call at a time.

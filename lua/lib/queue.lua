@@ -1,31 +1,67 @@
 -- queue: ready tasks, one sorted set per (demand, job), and who gets them.
--- A queue's name is demand|job. Its place in keys.queues is its turn: the number of tasks it was served, so jobs share fairly. Within a
--- queue: highest priority first, then deepest nesting (a blocked parent waits for it), then first in, first out.
+-- A queue's name is demand|job. Its place in keys.queues is the priority of its first task, then its turn: the number of tasks it was
+-- served, so jobs share fairly. Within a queue: highest priority first, then deepest nesting (a blocked parent waits for it), then
+-- first in, first out.
 -- @include resources
+
+local BAND = 35184372088832 -- 2^45: tasks of one priority, and in keys.queues the queues that begin with such a task
 
 -- 8 bits of priority, 8 bits of depth, 37 bits of sequence: exact in a double.
 local function queue_score(priority, depth, sequence)
   local nested = math.min(depth, 255)
-  return (127 - priority) * 35184372088832 + (255 - nested) * 137438953472 + sequence
+  return (127 - priority) * BAND + (255 - nested) * 137438953472 + sequence
+end
+
+-- 0 is the most urgent.
+local function band_of(score)
+  return math.floor(score / BAND)
+end
+
+local function demand_of(name)
+  return string.match(name, '^(.*)|')
 end
 
 local function queue_name(demand, job)
   return demand .. '|' .. job
 end
 
+-- Give a queue its place among those that begin with a task of the same priority: not before the first of them, because it must not be
+-- owed the turns it did not use.
+local function place_queue(name, band, served)
+  local first = redis.call('ZRANGEBYSCORE', keys.queues, band * BAND, '(' .. string.format('%.0f', (band + 1) * BAND), 'WITHSCORES', 'LIMIT', 0, 1)
+  if first[2] then served = math.max(served, tonumber(first[2]) % BAND) end
+  redis.call('ZADD', keys.queues, string.format('%.0f', band * BAND + served), name)
+end
+
+-- A queue lost tasks, `served` of them to a node. Returns whether it has more, and how urgent that is.
+local function keep_place(name, served)
+  local first = redis.call('ZRANGE', keys.queue(name), 0, 0, 'WITHSCORES')
+  if not first[2] then
+    redis.call('ZREM', keys.queues, name)
+    return false
+  end
+  local band = band_of(first[2])
+  local place = tonumber(redis.call('ZINCRBY', keys.queues, served, name))
+  if band_of(place) ~= band then
+    redis.call('ZREM', keys.queues, name)
+    place_queue(name, band, place % BAND)
+  end
+  return true, band
+end
+
 local function enqueue(name, task, score)
   local queue = keys.queue(name)
-  if redis.call('ZADD', queue, score, task) == 1 and redis.call('ZCARD', queue) == 1 then
-    -- A queue that was empty must not be owed the turns it did not use.
-    local first = redis.call('ZRANGE', keys.queues, 0, 0, 'WITHSCORES')
-    redis.call('ZADD', keys.queues, 'NX', first[2] or 0, name)
+  redis.call('ZADD', queue, score, task)
+  local first = redis.call('ZRANGE', queue, 0, 1, 'WITHSCORES')
+  if first[1] ~= task then return end
+  if not first[4] or band_of(first[4]) ~= band_of(score) then
+    redis.call('ZREM', keys.queues, name)
+    place_queue(name, band_of(score), 0)
   end
 end
 
 local function dequeue(name, task)
-  local queue = keys.queue(name)
-  redis.call('ZREM', queue, task)
-  if redis.call('EXISTS', queue) == 0 then redis.call('ZREM', keys.queues, name) end
+  if redis.call('ZREM', keys.queue(name), task) == 1 then keep_place(name, 0) end
 end
 
 -- Ring up to `count` idle nodes which a demand fits.

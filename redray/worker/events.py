@@ -16,10 +16,10 @@ class Submitted(NamedTuple):
 
 class WorkReceived(NamedTuple):
     """Redis handed out work: (attempt, spec, inline values of its arguments by id,
-    ids of those that are in shared memory)."""
+    ids of those that are in shared memory). `leftover` are the demands of ready work that stayed there."""
 
     items: list[tuple[int, bytes, dict[str, bytes], list[str]]]
-    backlog: int
+    leftover: list[str]
 
 
 class TaskDone(NamedTuple):

@@ -111,8 +111,8 @@ class NodeActions(NodeChores):
         if reply[0] == b"FENCED":
             self._declared_dead()
             return
-        work, backlog = (reply[-2], reply[-1]) if reply[0] == b"OK" else (reply[1], 1)
-        self._handle(events.WorkReceived([_item(item) for item in work], backlog))
+        work, leftover = (reply[-2], reply[-1]) if reply[0] == b"OK" else (reply[1], [b"-"])  # REPEAT: who knows
+        self._handle(events.WorkReceived([_item(item) for item in work], [demand.decode() for demand in leftover]))
 
     def _record_actor_started(self, action: actions.RecordActorStarted) -> None:
         def on_reply(reply: Any) -> None:

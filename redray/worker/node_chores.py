@@ -83,7 +83,7 @@ class NodeChores(NodeShell):
 
     def _check_queues(self) -> None:
         """Warn the jobs whose tasks no node of the cluster can ever run."""
-        if self._state.contended:
+        if self._state.leftover:
             from redray.worker.infeasible import warn_of_infeasible
 
             warn_of_infeasible(self._link, self._keys, self._warned)

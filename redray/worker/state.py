@@ -47,6 +47,9 @@ class NodeState:
         self.recent = Recent()
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
+        self.leftover: list[
+            str
+        ] = []  # demands of ready work that was in the cluster's queues, when they were last asked
         self.draining = False
         self.is_fenced = False
         self._run_times = RunTimes()
@@ -145,7 +148,14 @@ class NodeState:
         return "".join(claims)
 
     def _try_start(self, packed: bytes, head: specs.TaskHead) -> str:
-        if self.contended or self.draining or self.is_fenced or self.backlog or head.kind != TASK or head.options.get("placement"):
+        if (
+            self.contended
+            or self.draining
+            or self.is_fenced
+            or self.backlog
+            or head.kind != TASK
+            or head.options.get("placement")
+        ):
             return "-"
         if head.job in self._ended_jobs:
             return "-"
@@ -178,14 +188,16 @@ class NodeState:
 
     def _work_received(self, event: events.WorkReceived) -> None:
         self._asking = False
-        self.contended = event.backlog > 0
+        self.leftover = event.leftover
+        # What this node can never run must not keep it from starting new work at once: it may wait for days.
+        self.contended = any(self.ledger.could_ever_fit(demand) for demand in event.leftover)
         for number, packed, values, _located in event.items:
             attempt = Attempt(packed, specs.unpack_head(packed), number, values)
             self.attempts[attempt.task] = attempt
             if attempt.head.job in self._ended_jobs:
                 self.cancelled.add(attempt.task)
             self.return_to_backlog(attempt)
-        if event.items and event.backlog:
+        if event.items and self.contended:
             self._want_claim = True
 
     def return_to_backlog(self, attempt: Attempt) -> None:

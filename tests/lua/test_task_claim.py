@@ -176,3 +176,75 @@ def test_what_a_wake_made_ready_is_claimed(cluster: Cluster) -> None:
     assert cluster.claimed() == [IDS[0]]
     reply = cluster.finish(finish(IDS[0]), limit=5, free="CPU:1")
     assert [specs.unpack_head(item[1]).task for item in reply[2]] == [IDS[1]]
+
+
+# ---- priorities between queues ---------------------------------------------------------------------------------------
+def test_what_is_more_urgent_goes_first_whatever_its_queue(cluster: Cluster) -> None:
+    """CPU:1 and CPU:0.5 are two queues, each with an urgent and a common task, and each with a turn of its own."""
+    cluster.driver(OTHER)
+    cluster.submit(packed(IDS[0]), packed(IDS[1], priority=2), packed(IDS[2], demand="CPU:0.5"))
+    cluster.submit(packed(task_id(1, OTHER), demand="CPU:0.5", priority=1), by=OTHER)
+    order = [id for _ in range(4) for id in cluster.claimed(free="CPU:1", limit=1)]
+    assert order[:2] == [IDS[1], task_id(1, OTHER)]
+    assert sorted(order[2:]) == sorted([IDS[0], IDS[2]])
+
+
+def test_one_claim_takes_the_urgent_ones_of_all_queues_first(cluster: Cluster) -> None:
+    cluster.driver(OTHER)
+    cluster.submit(*(packed(id) for id in IDS[:5]), packed(IDS[5], priority=1))
+    cluster.submit(*(packed(task_id(n, OTHER), priority=1) for n in (1, 2, 3)), by=OTHER)
+    taken = cluster.claimed(free="CPU:5")
+    assert sorted(taken[:4]) == sorted([IDS[5], *(task_id(n, OTHER) for n in (1, 2, 3))])
+    assert taken[4:] == IDS[:1]
+
+
+def test_what_is_urgent_and_does_not_fit_lets_others_pass(cluster: Cluster) -> None:
+    cluster.submit(packed(IDS[0], demand="CPU:8", priority=5), packed(IDS[1]))
+    assert cluster.claimed(free="CPU:4") == IDS[1:2]
+    assert cluster.claimed(free="CPU:8") == IDS[:1]
+
+
+def test_a_cancelled_urgent_task_takes_its_urgency_along(cluster: Cluster) -> None:
+    cluster.driver(OTHER)
+    cluster.submit(packed(IDS[0], priority=1), packed(IDS[1], priority=-1))
+    cluster.submit(packed(task_id(1, OTHER)), by=OTHER)
+    cluster.cancel(IDS[0])
+    assert cluster.claimed(free="CPU:1") == [task_id(1, OTHER)]
+    assert cluster.claimed(free="CPU:1") == [IDS[1]]
+
+
+def test_the_lowest_and_the_highest_priority_have_their_places(cluster: Cluster) -> None:
+    cluster.driver(OTHER)
+    cluster.submit(packed(IDS[0], priority=-128), packed(IDS[1], priority=127))
+    cluster.submit(packed(task_id(1, OTHER)), by=OTHER)
+    order = [id for _ in range(3) for id in cluster.claimed(free="CPU:1")]
+    assert order == [IDS[1], task_id(1, OTHER), IDS[0]]
+
+
+def test_jobs_still_share_after_an_urgent_task(cluster: Cluster) -> None:
+    """The queue that was moved by its urgent task is owed no turns."""
+    cluster.driver(OTHER)
+    submit(cluster, 20)
+    cluster.submit(*(packed(task_id(n, OTHER)) for n in range(1, 21)), by=OTHER)
+    for _ in range(10):
+        cluster.claim(free="CPU:1")
+    cluster.submit(packed(task_id(21, OTHER), priority=1), by=OTHER)
+    jobs = [id[:16] for _ in range(9) for id in cluster.claimed(free="CPU:1")]
+    assert jobs[0] == OTHER
+    assert abs(jobs[1:].count(OTHER) - jobs[1:].count(DRIVER)) <= 2
+
+
+# ---- what stays ------------------------------------------------------------------------------------------------------
+def test_a_claim_says_what_stays(cluster: Cluster) -> None:
+    cluster.driver(OTHER)
+    submit(cluster, 3)
+    cluster.submit(packed(task_id(1, OTHER)), packed(task_id(2, OTHER), demand="GPU:1"), by=OTHER)
+    assert sorted(text(cluster.claim(free="CPU:1")[2])) == ["CPU:1", "GPU:1"]
+    assert text(cluster.claim(free="CPU:4")[2]) == ["GPU:1"]
+
+
+def test_a_finish_that_asks_for_no_work_says_nothing_of_it(cluster: Cluster) -> None:
+    submit(cluster, 2)
+    cluster.claim(free="CPU:1")
+    assert cluster.finish(finish(IDS[0]))[3] == []
+    assert text(cluster.finish(finish(IDS[0]), limit=1, free="-")[3]) == ["CPU:1"]

@@ -46,7 +46,7 @@ def test_an_inline_return_without_its_value_is_refused(cluster: Cluster) -> None
 
 def test_a_value_is_published_and_told_to_the_submitter(cluster: Cluster) -> None:
     start(cluster, packed(T1))
-    assert cluster.finish(finish(T1, [b"Vhello"])) == [b"OK", [], [], 0]
+    assert cluster.finish(finish(T1, [b"Vhello"])) == [b"OK", [], [], []]
     assert cluster.task(T1)["state"] == "FINISHED"
     assert cluster.task(T1)["value"] == "Vhello"
     assert cluster.inbox(DRIVER) == [("value", returned(T1), "Vhello")]

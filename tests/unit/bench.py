@@ -168,8 +168,8 @@ class Bench:
     def submit(self, *packed: bytes, maker: str = DRIVER) -> str:
         return str(self.handle(events.Submitted(maker, list(packed))))
 
-    def receive(self, *packed: bytes, attempt: int = 1, backlog: int = 0) -> list[actions.Action]:
-        self.handle(events.WorkReceived([(attempt, one, {}, []) for one in packed], backlog))
+    def receive(self, *packed: bytes, attempt: int = 1, leftover: Sequence[str] = ()) -> list[actions.Action]:
+        self.handle(events.WorkReceived([(attempt, one, {}, []) for one in packed], list(leftover)))
         return self.settle()
 
     def done(

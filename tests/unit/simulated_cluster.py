@@ -158,11 +158,14 @@ class Cluster:
     def task_claim(
         self, node: str, _route: str, number: int, free: str, rooms: dict[str, int], limit: int
     ) -> tuple[Any, ...]:
-        return (Reply.OK, self._hand_out(node, number, free, rooms, limit), len(self.queues))
+        return (Reply.OK, self._hand_out(node, number, free, rooms, limit), self._leftover())
+
+    def _leftover(self) -> list[str]:
+        return sorted({name.partition("|")[0] for name in self.queues})
 
     def _hand_out(self, node: str, number: int, free_text: str, rooms: dict[str, int], limit: int) -> list[Item]:
         free, rooms, claimed = from_text(free_text), dict(rooms), []
-        names = sorted(self.queues, key=lambda name: (self.served[name], name))
+        names = sorted(self.queues, key=lambda name: (self.queues[name][0][0][0], self.served[name], name))
         most = max(1, math.ceil(limit / max(1, len(names))))
         for share in (most, limit):
             for name in names:
@@ -208,7 +211,7 @@ class Cluster:
     ) -> tuple[Any, ...]:
         stale = [end.task for end, values in finishes if not self._finish(node, end, values)]
         work = self._hand_out(node, number, free, rooms, limit) if limit else []
-        return (Reply.OK, stale, work, len(self.queues))
+        return (Reply.OK, stale, work, self._leftover() if limit else [])
 
     def _finish(self, node: str, end: Any, values: list[bytes]) -> bool:
         task = self.tasks.get(end.task)

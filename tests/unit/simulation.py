@@ -235,7 +235,7 @@ class Node:
         elif reply[0] == Reply.OK:
             self.handle(events.WorkReceived(reply[-2], reply[-1]))
         else:
-            self.handle(events.WorkReceived(reply[1], 1))
+            self.handle(events.WorkReceived(reply[1], ["-"]))
 
     def _RecordRunning(self, action: actions.RecordRunning) -> None:
         self.call(None, "task_running", action.tasks)

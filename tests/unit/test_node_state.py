@@ -60,10 +60,27 @@ class TestLocalFirst:
         assert node.submit(task(2, needs=[result_of(task_id(1))])) == "-"
 
     def test_waits_its_turn_behind_what_waits_in_the_cluster(self, node: Bench) -> None:
-        node.handle(events.WorkReceived([], 1))
+        node.handle(events.WorkReceived([], ["CPU:1"]))
         assert node.submit(task(1)) == "-"
-        node.handle(events.WorkReceived([], 0))
+        node.handle(events.WorkReceived([], []))
         assert node.submit(task(2)) == "R"
+
+    @pytest.mark.parametrize(
+        ("leftover", "claim"),
+        [
+            (["GPU:1"], "R"),
+            (["CPU:3", "CPU:1,special:1"], "R"),
+            (["GPU:1", "CPU:2"], "-"),  # it waits for both CPUs
+            (["-"], "-"),
+        ],
+    )
+    def test_what_it_can_never_run_has_no_turn_here(self, node: Bench, leftover: list[str], claim: str) -> None:
+        """Else one task that no node can run would keep every node of the cluster from starting anything at once."""
+        node.receive(leftover=leftover)
+        assert node.submit(task(1)) == claim
+
+    def test_what_it_can_never_run_is_not_asked_for_again(self, node: Bench) -> None:
+        assert asked(node.receive(task(1), leftover=["GPU:1"])) == 0
 
     def test_waits_its_turn_behind_what_was_refused(self, node: Bench) -> None:
         """A large task that did not fit is not overtaken by small ones that would."""
@@ -126,13 +143,13 @@ class TestAsking:
         node.done(1)
         node.done(2)
         assert asked(node.settle()) == 0, "one question is under way"
-        [claim] = node.receive(backlog=1)
+        [claim] = node.receive(leftover=["CPU:1"])
         assert isinstance(claim, actions.Claim)
         assert claim.free == "CPU:2"
 
     def test_goes_on_while_the_cluster_has_more(self, node: Bench) -> None:
-        assert asked(node.receive(task(1), backlog=1)) > 0
-        assert asked(node.receive(backlog=1)) == 0, "what is left does not fit"
+        assert asked(node.receive(task(1), leftover=["CPU:1"])) > 0
+        assert asked(node.receive(leftover=["CPU:1"])) == 0, "what is left does not fit"
 
     def test_does_not_ask_while_work_waits_here(self) -> None:
         node = Bench(2)

@@ -220,7 +220,7 @@ class TestHandingBack:
         node.done(2)
         node.settle()
         node.done(3)
-        node.handle(events.WorkReceived([(1, task(4), {}, [])], 0))
+        node.handle(events.WorkReceived([(1, task(4), {}, [])], []))
         node.handle(events.HandedBackTasks(worker, []))
         assert node.dispatched(node.settle())[-1:] == [4]
 
