@@ -57,8 +57,9 @@ class ActorTable:
         if event.outcome not in (Reply.OK, Reply.MORE):
             self._node.out.append(actions.Kill(actor.worker))
             return
-        for caller, last in event.callers.items():
-            actor.caller(caller).last = last
+        for name, last in event.callers.items():
+            caller = actor.caller(name)
+            caller.last = max(caller.last, last)  # the inbox may have been faster with calls made after this answer
         for item in event.calls:
             self._line_up(actor, item)
         if event.outcome == Reply.MORE:

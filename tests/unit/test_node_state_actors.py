@@ -261,3 +261,18 @@ class TestCancel:
         received(node, call(2, 1))
         runs = [dispatch.run.attempt for dispatch in of(actions.Dispatch, node.log) if dispatch.run.spec == call(3, 2)]
         assert runs == [2]
+
+
+def test_the_answer_to_its_start_may_come_after_calls_that_were_made_after_it() -> None:
+    """Answers and the inbox come on two connections: an old number in the answer must not undo a newer one."""
+    node = Bench.with_workers(2)
+    node.receive(creation(1))
+    node.done(1)
+    node.settle()
+    received(node, call(3, 2))
+    answered(node, call(2, 1), callers={DRIVER: 1})
+    node.done(2)
+    node.settle()
+    node.done(3)
+    node.settle()
+    assert node.submit(call(4, 3)) == "R"
