@@ -35,6 +35,14 @@ def processes_of(directory: str) -> dict[int, str]:
     return found
 
 
+def wait_until_gone(directory: str, timeout: float = 15) -> None:
+    """Until no process of `directory` is left; an error names those that are."""
+    try:
+        wait_until(lambda: not processes_of(directory), timeout=timeout, what=f"the processes of {directory} to end")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; these run: {processes_of(directory)}") from None
+
+
 def shared_memory() -> set[Path]:
     return set(shared_memory_base().glob(f"redray-{os.getuid()}-*"))
 

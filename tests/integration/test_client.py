@@ -129,7 +129,7 @@ class InterruptedPoll:
     """Ctrl-C arrives when the connection has begun to wait."""
 
     def poll(self, _timeout: float) -> list[tuple[int, int]]:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: os.kill may pick another one, which is slower to tell
         raise AssertionError("the signal did not arrive")
 
 

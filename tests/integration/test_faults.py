@@ -28,6 +28,7 @@ from tests.integration.cluster_fixtures import (
     resources_are_free,
     shared_memory,
     temp_dir,
+    wait_until_gone,
 )
 
 __all__ = ["cluster", "temp_dir"]  # fixtures
@@ -403,7 +404,7 @@ def test_nothing_is_left_of_an_embedded_cluster(end: str, temp_dir: str, gate: S
             driver.kill()
         else:
             driver.process.wait(30)
-        wait_until(lambda: not processes_of(temp_dir), timeout=5, what="all its processes to end")
+        wait_until_gone(temp_dir)
         wait_until(lambda: not os.listdir(temp_dir), timeout=5, what="its directory to be removed")
         assert not {path for path in shared_memory() - before if not is_alive(int((path / "owner").read_text()))}
     finally:
@@ -435,7 +436,7 @@ def test_a_driver_that_dies_while_its_cluster_starts(step: str, temp_dir: str, t
     """Right after each step of the start, nobody is told more than that step has told."""
     driver = Driver(tmp_path, DIES, [step])
     assert driver.process.wait(30) == -os_signal.SIGKILL, driver.output
-    wait_until(lambda: not processes_of(temp_dir), timeout=5, what="all its processes to end")
+    wait_until_gone(temp_dir)
     wait_until(lambda: not os.listdir(temp_dir), timeout=5, what="its directory to be removed")
 
 
@@ -453,4 +454,4 @@ def test_a_server_ends_with_its_owner_though_its_directory_is_gone(temp_dir: str
     """
     driver = Driver(tmp_path, source)
     assert driver.process.wait(30) == -os_signal.SIGKILL, driver.output
-    wait_until(lambda: not processes_of(temp_dir), timeout=5, what="all its processes to end")
+    wait_until_gone(temp_dir)
