@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True):
     lease_seconds: float = 7.0  # a node that has not renewed for so long is dead
     renew_seconds: float = 1.0
     stop_after_seconds: float = 5.0  # after its last successful renewal a node starts no work
+    max_workers: int = 0  # processes for tasks on a node; default: 16 per CPU, and at least 64
     inline_limit: int = 100 * 1024  # bytes: larger values live in shared memory
     failpoints: str = ""  # name=action,name=action: where tests make a process fail
 

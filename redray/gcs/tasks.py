@@ -50,5 +50,10 @@ def cancel(task: str, force: bool) -> Command:
     return Command("task_cancel", [task, int(force)])
 
 
+def refuse(task: str, reason: str) -> Command:
+    """End a queued task with a RaySystemError."""
+    return Command("task_refuse", [task, reason])
+
+
 def export(function: str, job: str, name: str, pickled: bytes, contains: Sequence[str]) -> Command:
     return Command("function_export", [function, job, name, pickled, *contains])

@@ -49,6 +49,25 @@ class Kill(NamedTuple):
     worker: str
 
 
+class TellWedged(NamedTuple):
+    """Whether all worker processes of this node wait and there may be no more."""
+
+    wedged: bool
+
+
+class LookUp(NamedTuple):
+    """Find out about tasks that the workers of this node wait for: answered by `WaitsFound`."""
+
+    tasks: list[str]
+
+
+class Refuse(NamedTuple):
+    """End a task that waits in the cluster's queues with an error."""
+
+    task: str
+    reason: str
+
+
 class Learn(NamedTuple):
     """Find out about objects that calls wait for: their news come back as `ObjectNews`."""
 
@@ -101,6 +120,9 @@ Action = (
     | Interrupt
     | Revoke
     | Kill
+    | TellWedged
+    | LookUp
+    | Refuse
     | Learn
     | RecordFinishes
     | Claim

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from redray.messages import Done
+from redray.worker.wedge import Waits
 
 
 class Submitted(NamedTuple):
@@ -40,10 +42,11 @@ class WorkerGone(NamedTuple):
 
 
 class WorkerBlocked(NamedTuple):
-    """`returned` are serials of runs that it was sent and has not started."""
+    """`returned` are serials of runs that it was sent and has not started; `waits_for` are objects."""
 
     worker: str
     returned: list[int]
+    waits_for: Sequence[str] = ()
 
 
 class WorkerUnblocked(NamedTuple):
@@ -63,6 +66,12 @@ class Revoked(NamedTuple):
     worker: str
     serial: int
     started: int
+
+
+class WaitsFound(NamedTuple):
+    """What the workers of this node wait for, as Redis has it."""
+
+    waits: Waits
 
 
 class ActorExiting(NamedTuple):
@@ -127,6 +136,7 @@ Event = (
     | WorkerUnblocked
     | HandedBackTasks
     | Revoked
+    | WaitsFound
     | ActorExiting
     | ActorStartAnswered
     | CallReceived

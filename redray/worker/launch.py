@@ -31,6 +31,7 @@ class NodeConfig(msgspec.Struct, kw_only=True):
     tag: str = "redray"
     session_directory: str = ""  # an embedded session's: the node's socket is made there
     owner_pid: int = 0  # the process that starts this node, if the node must not outlive it
+    max_workers: int | None = None  # processes for tasks; default: $REDRAY_MAX_WORKERS, else 16 per CPU and at least 64
     prestart: int | None = None  # workers forked before anything runs; default: one per CPU
 
 

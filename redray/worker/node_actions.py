@@ -75,6 +75,11 @@ class NodeActions(NodeChores):
     def _interrupt(self, action: actions.Interrupt) -> None:
         self._template.interrupt(action.worker, action.task, action.attempt)
 
+    def _look_up(self, action: actions.LookUp) -> None:
+        from redray.worker.wedge_lookup import Lookup
+
+        Lookup(self._link, self._keys, action.tasks, lambda waits: self._handle(events.WaitsFound(waits)))
+
     def _revoke(self, action: actions.Revoke) -> None:
         self._template.revoke(action.worker, action.serial)
         self._revoking.append((time.monotonic() + REVOKE_S, action.worker, action.serial))
@@ -138,6 +143,11 @@ _ACT: dict[type, Callable[[NodeActions, Any], None]] = {
     actions.Dispatch: NodeActions._dispatch,
     actions.Interrupt: NodeActions._interrupt,
     actions.Revoke: NodeActions._revoke,
+    actions.TellWedged: lambda node, action: node._link.plain(
+        None, "HSET", node._keys.node(node.id), "wedged", str(int(action.wedged))
+    ),
+    actions.LookUp: NodeActions._look_up,
+    actions.Refuse: lambda node, action: node._link.call(tasks.refuse(action.task, action.reason)),
     actions.Kill: lambda node, action: node._template.signal(action.worker, signal.SIGKILL),
     actions.Learn: lambda node, action: node._link.call(objects.wait(action.objects)),
     actions.RecordFinishes: NodeActions._record_finishes,

@@ -174,7 +174,9 @@ _TAKE: dict[type, Callable[[NodeProcesses, ProcessLink, Any], Any]] = {
     messages.Hello: NodeProcesses._hello,
     messages.Call: NodeProcesses._call,
     messages.Done: NodeProcesses._done,
-    messages.Blocked: lambda node, link, message: node._handle(events.WorkerBlocked(link.worker, message.returned)),
+    messages.Blocked: lambda node, link, message: node._handle(
+        events.WorkerBlocked(link.worker, message.returned, message.waits_for)
+    ),
     messages.Unblocked: lambda node, link, message: node._handle(events.WorkerUnblocked(link.worker)),
     messages.HandedBack: lambda node, link, message: node._handle(events.HandedBackTasks(link.worker, message.serials)),
     messages.ActorExit: lambda node, link, message: node._handle(events.ActorExiting(link.worker, message.reason)),

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from redray.config import settings
 from redray.gcs.address import Address
 from redray.gcs.inbox import InboxLink
 from redray.gcs.keys import Keys
@@ -53,7 +54,7 @@ class NodeShell:
             config.is_head,
             self._store.capacity,
         )
-        most = max(64, int(16 * self._resources["CPU"]))
+        most = config.max_workers or settings().max_workers or max(64, int(16 * self._resources["CPU"]))
         self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most)
         self._link: RedisLink
         self._jobs: JobBook

@@ -27,6 +27,7 @@ from redray.worker.actor_table import ActorTable
 from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.recent import Recent
+from redray.worker.wedge import Wedge
 from redray.worker.workers import Attempt, Ledger, Worker, split_started
 
 SLICE = 500
@@ -44,6 +45,7 @@ class NodeState:
         self.backlog: list[tuple[int, int, int, Attempt]] = []  # claimed, not sent: by priority, depth, arrival
         self.attempts: dict[str, Attempt] = {}
         self.actors = ActorTable(self)
+        self.wedge = Wedge(self, most_workers)
         self.recent = Recent()
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
@@ -75,6 +77,7 @@ class NodeState:
             events.WorkerUnblocked: self._worker_unblocked,
             events.HandedBackTasks: self._handed_back,
             events.Revoked: self._revoked,
+            events.WaitsFound: lambda event: self.wedge.found(event.waits),
             events.CancelRequested: self._cancel,
             events.JobEnded: self._job_ended,
             events.Rung: self._rung,
@@ -447,6 +450,8 @@ class NodeState:
         if worker is not None:
             self._give_back(worker, event.returned)
             self.ledger.block(worker)
+            worker.waits_for = frozenset(object[:24] for object in event.waits_for)
+            self.wedge.moved()
             self._want_claim = True
             if len(worker.sent) > 1 and not worker.actor:
                 # Sent before this node knew: behind a task that may wait for exactly these.
@@ -456,6 +461,7 @@ class NodeState:
         worker = self.workers.get(event.worker)
         if worker is not None:
             self.ledger.unblock(worker)
+            self.wedge.moved()
 
     def _handed_back(self, event: events.HandedBackTasks) -> None:
         worker = self.workers.get(event.worker)
@@ -540,6 +546,7 @@ class NodeState:
             self.out.append(actions.RecordRunning(late))
         for attempt in self._drop_from_backlog(self._is_stuck):
             self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+        self.wedge.tick(self._now)
         staying = sum(not worker.actor and not worker.leaving for worker in self.workers.values())
         surplus = staying - self._steady_workers
         for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:

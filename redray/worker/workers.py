@@ -38,7 +38,7 @@ class Worker:
 
     __slots__ = (
         "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready",
-        "revoking", "sent", "serial",
+        "revoking", "sent", "serial", "waits_for",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -55,6 +55,7 @@ class Worker:
         self.sent: OrderedDict[str, Attempt] = OrderedDict()
         self.last_idle_ms = 0
         self.serial = 0  # of the run sent last
+        self.waits_for: frozenset[str] = frozenset()  # tasks, while it is blocked
         self.revoking = 0  # the serial up to which its unstarted runs are being taken back
 
 

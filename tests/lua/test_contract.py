@@ -42,6 +42,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "task_finish": (NODE, tasks.finish("CPU:1", {}, 5, [finish(T)])),
     "task_running": (NODE, tasks.running([T])),
     "task_cancel": (DRIVER, tasks.cancel(T, False)),
+    "task_refuse": (NODE, tasks.refuse(T, "no process is left")),
     "function_export": (DRIVER, tasks.export(FUNCTION, DRIVER, "f", b"pickle", [put_id(1)])),
     "object_put": (DRIVER, objects.put(put_id(1), b"V", 1, "", [])),
     "object_wait": (DRIVER, objects.wait([returned(T)])),

@@ -19,6 +19,7 @@ class World:
         self.now = 0
         self.mail: dict[str, Pipe] = {}
         self.cluster = Cluster(self.post)
+        self.nodes: list[Any] = []
         self.starts: Counter[str] = Counter()  # task -> how often user code began
         self.crashes: Counter[str] = Counter()  # task -> how many of its attempts were lost by a death
         self.cancelled: set[str] = set()

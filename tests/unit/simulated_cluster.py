@@ -13,6 +13,7 @@ from redray.gcs.schema import ActorState, Message, Outcome, Reply, TaskState
 from redray.resources import from_text
 from redray.spec import ACTOR_CALL, ACTOR_CREATION
 from redray.worker.actor_table import Item
+from redray.worker.wedge import Waited, Waits
 
 FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 SLICE = 3  # of an actor's parked calls: small, so that it matters
@@ -272,6 +273,33 @@ class Cluster:
         elif task.state not in FINAL:
             self.post(task.node, Message.CANCEL, id, b"1" if force else b"0")
         return (Reply.OK,)
+
+    def task_refuse(self, _node: str, _route: str, _number: int, id: str) -> tuple[Any, ...]:
+        task = self.tasks[id]
+        if task.state != TaskState.QUEUED or task.head.kind == ACTOR_CREATION:
+            return (Reply.STALE,)
+        self._unqueue(task)
+        self._end(task, TaskState.FAILED, b"S refused")
+        return (Reply.OK,)
+
+    def waits(self, ids: list[str], nodes: dict[str, tuple[bool, dict[str, float]]]) -> Waits:
+        """What a node reads of the tasks that its workers wait for."""
+        found: dict[str, Waited] = {}
+        left = list(ids)
+        while left:
+            task = self.tasks.get(id := left.pop())
+            if task is None or id in found:
+                continue
+            head = task.head
+            waiting = task.state in (TaskState.QUEUED, TaskState.WAITING)
+            behind = [object[:24] for object in head.waits_for] if task.state == TaskState.WAITING else []
+            if task.state == TaskState.QUEUED and head.kind == ACTOR_CALL:
+                behind = [head.actor]
+            left += behind
+            known = (head.name, head.demand, head.depth, tuple(behind)) if waiting else ()
+            found[id] = Waited(task.state, task.node, head.kind, *known)
+        others = [total for wedged, total in nodes.values() if not wedged]
+        return Waits(found, others, {node for node, (wedged, _) in nodes.items() if wedged})
 
     def object_wait(self, process: str, _route: str, _number: int, ids: list[str]) -> tuple[Any, ...]:
         for id in ids:

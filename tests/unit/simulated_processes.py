@@ -225,7 +225,7 @@ class Worker(Channel):
 
     def _block(self, task: str, missing: set[str]) -> None:
         self._waits[task] = (missing, self._running[task])
-        self._tell(events.WorkerBlocked(self.id, self._take_unstarted(lambda run: True)))
+        self._tell(events.WorkerBlocked(self.id, self._take_unstarted(lambda run: True), sorted(missing)))
 
     def _take_unstarted(self, wanted: Callable[[Run], bool]) -> list[int]:
         taken, kept = [], deque[Any]()

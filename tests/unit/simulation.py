@@ -19,6 +19,7 @@ from tests.unit.simulated_processes import Driver, Worker
 LEASE_MS = 7_000
 RECONNECT_MS = 50
 REVOKE_MS = 2
+DRAIN_MS = 30_000
 
 
 class Node:
@@ -39,6 +40,8 @@ class Node:
         self._deferred: list[tuple[Callable[[Any], None], Any]] = []
         self._was_stopped = False
         self._turn_due = False
+        self._wedged = False
+        world.nodes.append(self)
         self._requests = Pipe(world, self._at_redis)
         self._replies = Pipe(world, self._answered)
         world.cluster.register(self.id)
@@ -210,6 +213,24 @@ class Node:
 
         self.world.later(REVOKE_MS, lambda: self.when_alive(look, None))
 
+    def _TellWedged(self, action: actions.TellWedged) -> None:
+        self._wedged = action.wedged
+
+    def _LookUp(self, action: actions.LookUp) -> None:
+        def answer(_: None) -> None:
+            self.handle(events.WaitsFound(self.world.cluster.waits(action.tasks, self._nodes())))
+
+        self.world.later(self.world.random.randint(1, 10), lambda: self.when_alive(answer, None))
+
+    def _nodes(self) -> dict[str, tuple[bool, dict[str, float]]]:
+        """All that live: whether they are wedged, and what they have in total."""
+        alive = [node for node in self.world.nodes if not node.is_over]
+        totals = [{name: units / 10_000 for name, units in node.state.ledger.total.items()} for node in alive]
+        return {node.id: (node._wedged, total) for node, total in zip(alive, totals, strict=True)}
+
+    def _Refuse(self, action: actions.Refuse) -> None:
+        self.call(None, "task_refuse", action.task)
+
     def _Kill(self, action: actions.Kill) -> None:
         """The template does it, when it comes to it."""
         if action.worker in self.workers:
@@ -269,4 +290,5 @@ class Node:
     def drain(self) -> None:
         if not self.is_dead:
             self.state.drain()
+            self.world.later(DRAIN_MS, lambda: self.die(at_once=True))  # what runs has had its time
             self._soon()

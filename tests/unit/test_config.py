@@ -85,3 +85,11 @@ def test_a_file_in_the_way_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match="REDRAY_TEMP_DIR"):
         new_session_directory(str(tmp_path / "file"))
+
+
+def test_the_number_of_worker_processes_is_a_whole_number_above_0() -> None:
+    assert settings({}).max_workers == 0  # the node's own choice
+    assert settings({"REDRAY_MAX_WORKERS": "200"}).max_workers == 200
+    for text in ("0", "many", "2.5"):
+        with pytest.raises(ValueError, match="REDRAY_MAX_WORKERS"):
+            settings({"REDRAY_MAX_WORKERS": text})

@@ -35,6 +35,7 @@ class Scenario:
         self.actors: dict[str, dict[str, Any]] = {}
         self.sequences: dict[tuple[str, str], int] = {}
         self.nodes: list[Node] = []
+        self.most = self.random.choice([64, 64, 64, 4])  # worker processes on a node
         self.pending = 0  # things that are still to happen
         for number in range(self.random.choice([1, 2, 2, 3])):
             resources = {"CPU": float(self.random.choice([1, 2, 4])), "GPU": float(self.random.choice([0, 2]))}
@@ -53,7 +54,7 @@ class Scenario:
         self.befall()
 
     def join(self, resources: dict[str, float]) -> None:
-        self.nodes.append(Node(self.world, resources, most=64))
+        self.nodes.append(Node(self.world, resources, self.most))
 
     def at(self, time: int, what: Any) -> None:
         self.pending += 1
@@ -265,6 +266,8 @@ class Scenario:
             died = program.get("actor") in self.world.died_actors
             lost = self.world.crashes[id] > 0 and task.attempt > program["retries"]
             assert lost or died, f"{id} crashed too early"
+        elif value == b"S refused":
+            assert self.most < 64, f"{id} was refused although there was room"
         elif value == b"S cancelled":
             ended = maker.job in self.world.cluster.ended_jobs
             assert id in self.world.cancelled or ended, f"{id} was cancelled by nobody"
