@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from redray import messages
@@ -80,7 +80,7 @@ class NodeChannel:
         hello: Callable[[int], messages.Hello],
         path: str,
         sock: socket.socket | None,
-        lock: threading.RLock,
+        lock: AbstractContextManager[Any],  # a thread may take it twice
     ) -> None:
         self._calls = calls
         self._hello = hello
@@ -94,9 +94,14 @@ class NodeChannel:
         # calls are sent again.
         self._sending = self._receiving = False
         self._lock = lock
-        self._socket = sock if sock is not None else self._connect()
-        self._socket.setblocking(True)
-        self.welcome = self._greet()
+        sock = sock if sock is not None else self._connect()
+        sock.setblocking(True)
+        self.welcome: messages.Welcome
+        try:
+            self._begin(sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -107,27 +112,34 @@ class NodeChannel:
             raise ChannelLost(f"The node at {self._path} does not answer: {error.strerror}.") from error
         return sock
 
-    def _greet(self) -> messages.Welcome:
+    def _greet(self, sock: socket.socket) -> tuple[messages.Welcome, deque[bytes], bytearray]:
+        """(the Welcome, messages that came with it, the beginning of the next one). Until then the socket blocks."""
+        unread = bytearray()
         try:
-            self._socket.sendall(messages.frame(self._hello(self._calls.last_acknowledged)))
+            sock.sendall(messages.frame(self._hello(self._calls.last_acknowledged)))
             bodies: list[bytes] = []
             while not bodies:
-                data = self._socket.recv(READ)
+                data = sock.recv(READ)
                 if not data:
                     raise ChannelLost("The node closed the connection.")
-                self._in += data
-                bodies = messages.split(self._in)
+                unread += data
+                bodies = messages.split(unread)
         except OSError as error:
             raise ChannelLost(f"The node went away: {error}.") from error
-        self._early = deque(bodies[1:])
         welcome = messages.decode_to_process(bodies[0])
         if not isinstance(welcome, messages.Welcome):
             raise ChannelLost(f"The node answered with {type(welcome).__name__} instead of Welcome.")
-        self._socket.setblocking(False)
+        sock.setblocking(False)
+        return welcome, deque(bodies[1:]), unread
+
+    def _begin(self, sock: socket.socket) -> None:
+        """Speak through this socket from now on, and say again what the node has not taken."""
+        welcome, early, unread = self._greet(sock)
+        self._socket, self._in, self._early, self.welcome = sock, unread, early, welcome
+        self._out.clear()
         self._ends.clear()
         for call in self._calls.again(welcome.last, welcome.node):
             self._add(call)
-        return welcome
 
     def _add(self, call: messages.Call) -> None:
         self._out += messages.frame(call)
@@ -194,8 +206,10 @@ class NodeChannel:
             return [messages.decode_to_process(body) for body in bodies]
         except OSError as error:
             raise ChannelLost(f"The node went away: {error}.") from error
-        if not data and sock is self._socket:
-            raise ChannelLost("The node has ended.")
+        if not data:
+            with self._lock:  # another thread may be about to replace this socket, whose end the node closed then
+                if sock is self._socket:
+                    raise ChannelLost("The node has ended.")
         return [messages.decode_to_process(body) for body in bodies]
 
     def _mend(self) -> None:
@@ -203,13 +217,17 @@ class NodeChannel:
             raise ChannelLost("The connection to the node was interrupted.")
         with self._lock:
             self._assume_sent()
-            fresh = self._connect()
-            self._socket, old = fresh, self._socket
+            self._sending = True  # a second interrupt, in here, is mended once more
+            fresh, old = self._connect(), self._socket
+            try:
+                # The node must hear on the new connection who this is before it sees the end of the old one: else it
+                # takes a driver for gone, and ends its job.
+                self._begin(fresh)
+            except BaseException:
+                fresh.close()
+                raise
             old.close()
             self._sending = self._receiving = False
-            self._out.clear()
-            self._in.clear()
-            self.welcome = self._greet()
 
     def _assume_sent(self) -> None:
         """A send was interrupted: how much of what was to be sent has gone, nobody can say."""

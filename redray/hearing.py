@@ -15,6 +15,7 @@ from typing import Any
 from redray import messages
 from redray.arrivals import FETCH, Located
 from redray.channel import ChannelLost
+from redray.critical import shield
 from redray.exceptions import GetTimeoutError, RaySystemError, system_error
 from redray.gcs import objects
 from redray.gcs.address import Address
@@ -74,8 +75,11 @@ class Hearing(Sending):
         blocked = self._begin_block(waits_for)
         try:
             while True:
-                if self._reading.acquire(blocking=False):
-                    try:
+                is_reader = False
+                try:
+                    with shield:
+                        is_reader = self._reading.acquire(blocking=False)
+                    if is_reader:
                         while not done():
                             left = None if deadline is None else deadline - time.monotonic()
                             if left is not None and left <= 0:
@@ -85,9 +89,11 @@ class Hearing(Sending):
                             if fetching:
                                 self._fetch_local(fetching)
                         return True
-                    finally:
-                        self._reading.release()
-                        self._tell_followers()
+                finally:
+                    if is_reader:
+                        with shield:
+                            self._reading.release()
+                            self._tell_followers()
                 if self._follow(done, deadline):
                     return True
                 if deadline is not None and time.monotonic() >= deadline:
@@ -120,11 +126,12 @@ class Hearing(Sending):
 
     def _listen_a_little(self) -> None:
         """While submitting in a row, take in what has come, so that neither the inbox nor the socket fills up."""
-        if self._reading.acquire(blocking=False):
-            try:
-                self._pump(0)
-            finally:
-                self._reading.release()
+        with shield:
+            if self._reading.acquire(blocking=False):
+                try:
+                    self._pump(0)
+                finally:
+                    self._reading.release()
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def _pump(self, timeout: float | None) -> None:
@@ -136,21 +143,24 @@ class Hearing(Sending):
             self._inbox.connect()
             self._check_cluster()
         if self._channel.has_heard:
-            self._hear_channel(select.POLLIN)
+            with shield:
+                self._hear_channel(select.POLLIN)
             return
         poll = select.poll()
-        self._inbox.prepare()
+        with shield:
+            self._inbox.prepare()
         channel, inbox = self._channel.fileno(), self._inbox.fileno()
         poll.register(channel, select.POLLIN | (select.POLLOUT if self._channel.wants_to_write else 0))
         if inbox >= 0:
             poll.register(inbox, select.POLLIN)
         limit = 1.0 if inbox >= 0 else 0.05
         ready = poll.poll((limit if timeout is None else max(0.0, min(timeout, limit))) * 1000)
-        for fd, event in ready:
-            if fd == channel:
-                self._hear_channel(event)
-            else:
-                self._hear_inbox()
+        with shield:
+            for fd, event in ready:
+                if fd == channel:
+                    self._hear_channel(event)
+                else:
+                    self._hear_inbox()
         if not ready and (self._batch or self._has_dropped()):
             self._flush()
         if ready:

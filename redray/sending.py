@@ -11,6 +11,7 @@ from typing import Any
 from redray import messages, refs
 from redray.arrivals import Arrival
 from redray.channel import ChannelLost, DirectChannel, NodeChannel, Unacknowledged
+from redray.critical import CriticalLock, guard
 from redray.exceptions import ClusterLostError, RaySystemError
 from redray.gcs import objects, tasks
 from redray.gcs.address import Address
@@ -44,7 +45,7 @@ class Sending(refs.RefKeeper):
         self._address = address
         self._keys = keys
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = CriticalLock()
         self._calls = Unacknowledged()
         self._channel: NodeChannel | DirectChannel
         self._inbox = InboxLink(address, keys.inbox(self._worker), f"redray-inbox-{self._worker[:8]}")
@@ -196,6 +197,8 @@ class Sending(refs.RefKeeper):
         return replies
 
     def _check_usable(self) -> None:
+        if self.kind == "driver":
+            guard()
         if self._closed:
             raise RaySystemError("This session was shut down: call redray.init() again.")
         if self._lost is not None:

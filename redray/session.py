@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from redray import refs
+from redray.critical import unguard
 from redray.exceptions import RaySystemError
 from redray.functions import ActorDescription
 from redray.gcs import actors, tasks
@@ -106,6 +107,7 @@ class Session(Submission):
         except (ConnectionError, RaySystemError):
             pass  # nobody is left to say goodbye to
         self._closed = True
+        unguard()
         self._unsent.set()
         for act in self.on_close:
             act()

@@ -115,6 +115,7 @@ local function finish_attempt(node, finish)
     complete(task, key, record, head, node, words.FAILED, returns)
   else
     local state = outcome == words.CANCELLED and words.CANCELLED or words.FAILED
+    if outcome == words.CANCELLED and detail == '' then detail = 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled while it ran.' end
     local packed = head[2] == 2 and outcome == words.CRASHED and call_error(head, detail)
       or system_error(FINAL_ERRORS[outcome] or 'RaySystemError', detail)
     end_task(task, key, record[4], head, state, packed)
