@@ -29,7 +29,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("QUEUED", "CLAIMED"): "`task_claim`, `task_finish` (which claims too); of a call: `actor_started`",
     ("QUEUED", "WAITING"): "`task_claim` finds that an argument was lost meanwhile, and is being computed again",
     ("QUEUED", "FINISHED"): "as from WAITING",
-    ("QUEUED", "FAILED"): "a call whose actor died before it was alive (a `parked:` chore); `task_refuse`: it can never start",
+    ("QUEUED", "FAILED"): "a call whose actor died first (a `parked:` chore); `task_refuse`: it can never start",
     ("QUEUED", "CANCELLED"): "`task_cancel`, or the end of its job",
     ("CLAIMED", "RUNNING"): "`task_running`, for what has run 50 ms; shorter tasks are never called RUNNING",
     ("CLAIMED", "QUEUED"): "`task_finish` with HANDED_BACK, RETRY or CRASHED, or `node_reap`",
