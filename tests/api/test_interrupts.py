@@ -17,7 +17,7 @@ import redray as ray
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
     pytest.mark.differs_from_ray("an interrupt never lands in the middle of the bookkeeping"),
-    # What Python says of an interrupt that it swallows: in a `__del__`, or in the callback that hypothesis gives to `gc`.
+    # What Python says of an interrupt that it swallows, in a `__del__` or in the callback that hypothesis gives `gc`.
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
 ROUNDS = 12
