@@ -83,7 +83,8 @@ def unguard() -> None:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _is_waiting, _waiting
-    if _depth and not _is_waiting:  # who presses it twice means it, whatever becomes of the session
+    # Who presses it twice means it, whatever becomes of the session; but the depth must stay right even then.
+    if _depth and (not _is_waiting or (frame is not None and frame.f_code.co_filename == __file__)):
         _is_waiting, _waiting = True, frame
     elif _before is not None:
         _is_waiting, _waiting = False, None

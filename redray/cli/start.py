@@ -179,12 +179,17 @@ def _is_loopback(host: str) -> bool:
 def _stay(started: list[Process]) -> int:
     """Wait for a signal, or for one of the processes to end by itself."""
     asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
-    while not asked.wait(0.5):
-        dead = [process for process in started if not process.is_alive()]
-        if dead:
-            end(started, _STOP_PATIENCE)
-            raise click.ClickException(f"the {dead[0].role} process {dead[0].pid} has ended by itself: see the logs.")
-    end(started, _STOP_PATIENCE)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: asked.set()) for number in signals]
+    try:
+        while not asked.wait(0.5):
+            dead = [process for process in started if not process.is_alive()]
+            if dead:
+                raise click.ClickException(
+                    f"the {dead[0].role} process {dead[0].pid} has ended by itself: see the logs."
+                )
+    finally:
+        end(started, _STOP_PATIENCE)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)  # a caller in this process would be deaf to Ctrl-C for good
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -193,11 +194,13 @@ def test_blocking_start_ends_with_its_node(
     redray: Redray, launched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("redray.cli.start.Process.is_alive", dying := DiesWhenAsked())
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     code, out, err = redray("start", "--head", "--port", "0", "--block")
     assert code == 1
     assert "redray runtime started" in out
     assert re.fullmatch(r"redray: the node process \d+ has ended by itself: see the logs\.\n", err)
     assert dying.killed == launched[0]["pid"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 class DiesWhenAsked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from redray import critical
 
 @pytest.fixture(autouse=True)
 def guarded() -> Iterator[None]:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     critical.guard()
     yield
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,6 +45,27 @@ def test_a_second_interrupt_does_not_wait() -> None:
         signal.raise_signal(signal.SIGINT)
         done = True
     assert not done
+
+
+def test_a_second_interrupt_on_the_way_into_a_shield_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised there, nobody would count that shield's end, and the session would be deaf to Ctrl-C from then on."""
+    lock = critical.CriticalLock()
+    monkeypatch.setattr(lock, "_lock", InterruptedLock)
+    done = False
+    with pytest.raises(KeyboardInterrupt), critical.shield:
+        signal.raise_signal(signal.SIGINT)
+        with lock:
+            done = True
+    assert done
+    with pytest.raises(KeyboardInterrupt), critical.shield:
+        signal.raise_signal(signal.SIGINT)
+
+
+class InterruptedLock:
+    acquire = functools.partial(signal.raise_signal, signal.SIGINT)  # in C, as a lock is
+
+    @staticmethod
+    def release() -> None: ...
 
 
 def test_after_an_interrupt_the_lock_is_free() -> None:
