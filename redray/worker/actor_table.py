@@ -36,7 +36,7 @@ class ActorTable:
     def created(self, creation: Attempt, worker: Worker, done: Done) -> None:
         """The constructor returned, or raised."""
         actor = self.hosted[creation.task]
-        self._node.forget(creation)
+        self._node.book.forget(creation)
         if done.outcome != Outcome.VALUE:
             actor.final, actor.cause = 2, done.detail
             self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, done.detail))
@@ -80,17 +80,17 @@ class ActorTable:
             self._node.return_to_backlog(creation)
             return
         cause = actor.cause or f"The actor died unexpectedly: its worker process has died. {detail}"
-        self._node.forget(actor.creation)
+        self._node.book.forget(actor.creation)
         worker.sent.pop(actor.id, None)
         self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, cause))
         began, unstarted = split_started(worker, started) if actor.ordered else (list(worker.sent.values()), [])
         for attempt in began:
-            self._node.finish_without_value(attempt, Outcome.CRASHED, cause)
+            self._node.book.finish_without_value(attempt, Outcome.CRASHED, cause)
         for attempt in unstarted:
             # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new
             # incarnation.
             outcome = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
-            self._node.finish_without_value(attempt, outcome, cause)
+            self._node.book.finish_without_value(attempt, outcome, cause)
         self._forget(actor, cause)
 
     def _forget(self, actor: HostedActor, cause: str = "") -> None:
@@ -98,7 +98,7 @@ class ActorTable:
         del self.hosted[actor.id]
         for attempt in filter(self._is_wanted, actor.drain()):
             self._missing.pop(attempt.task, None)
-            self._node.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
+            self._node.book.finish_without_value(attempt, Outcome.HANDED_BACK, cause)
 
     def exiting(self, event: events.ActorExiting) -> None:
         worker = self._node.workers.get(event.worker)
@@ -125,7 +125,7 @@ class ActorTable:
         worker = self._node.workers[actor.worker]
         if actor.alive and actor.retiring and not worker.sent and actor.is_quiet() and not worker.leaving:
             actor.final, actor.cause = 1, "The actor is gone: all its handles went out of scope."
-            self._node.let_go(worker, actor.cause)
+            self._node.pool.let_go(worker, actor.cause)
 
     # ---- calls -------------------------------------------------------------------------------------------------------
     def submit_local(self, caller: str, packed: bytes, head: specs.TaskHead) -> str:
@@ -163,7 +163,7 @@ class ActorTable:
     def _return(self, number: int, packed: bytes) -> None:
         """A call came for an actor that does not live here any more."""
         attempt = Attempt(packed, specs.unpack_head(packed), number, {})
-        self._node.finish_without_value(attempt, Outcome.HANDED_BACK, "The actor is gone.")
+        self._node.book.finish_without_value(attempt, Outcome.HANDED_BACK, "The actor is gone.")
 
     def call_done(self, worker: Worker, attempt: Attempt, run_us: int) -> None:
         actor = self.hosted.get(worker.actor)

@@ -62,8 +62,8 @@ def _check_ledger(ledger: Ledger, workers: list[Worker]) -> None:
 
 def _check_places(node: NodeState) -> None:
     """Every attempt is in exactly one place."""
-    places = Counter(entry[3].task for entry in node.backlog)
-    found = {entry[3].task: entry[3] for entry in node.backlog}
+    places = Counter(attempt.task for attempt in node.backlog)
+    found = {attempt.task: attempt for attempt in node.backlog}
     for worker in node.workers.values():
         places.update(list(worker.sent))
         found.update(worker.sent)
@@ -77,10 +77,11 @@ def _check_places(node: NodeState) -> None:
     assert not twice, f"In more than one place: {twice}."
     assert set(places) == set(node.attempts), f"In no place, or unknown: {set(places) ^ set(node.attempts)}."
     assert all(found[task] is attempt for task, attempt in node.attempts.items()), "Another attempt of the same task."
-    for entry in node.backlog:
-        assert not entry[3].worker, f"{entry[3].task} waits, and says it is at worker {entry[3].worker}."
-        assert entry[3].head.kind != ACTOR_CALL, f"The actor's call {entry[3].task} waits among the tasks."
-    assert node.cancelled <= set(node.attempts), f"Cancelled and long gone: {node.cancelled - set(node.attempts)}."
+    for attempt in node.backlog:
+        assert not attempt.worker, f"{attempt.task} waits, and says it is at worker {attempt.worker}."
+        assert attempt.head.kind != ACTOR_CALL, f"The actor's call {attempt.task} waits among the tasks."
+    gone = node.book.cancelled - set(node.attempts)
+    assert not gone, f"Cancelled and long gone: {gone}."
 
 
 def _check_actors(node: NodeState) -> None:

@@ -87,7 +87,7 @@ class Node(NodeMail):
             self._config.prestart if self._config.prestart is not None else min(int(self._resources["CPU"]) or 1, 16)
         )
         for _ in range(prestart):
-            self._state.start_worker()
+            self._state.pool.start()
         self._act()
         signal.signal(signal.SIGTERM, lambda *_: self._drain())
         signal.signal(signal.SIGINT, lambda *_: self._drain())

@@ -11,58 +11,50 @@ The rules:
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from redray import spec as specs
 from redray.gcs.schema import Outcome
-from redray.gcs.tasks import Finish
-from redray.messages import Cancel, Done, Exit, Run, TakeBack
+from redray.messages import Run, TakeBack
 from redray.resources import fits, take
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
+from redray.worker.attempt_book import AttemptBook
+from redray.worker.backlog import Backlog
 from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
+from redray.worker.pool import WorkerPool
 from redray.worker.recent import Recent
 from redray.worker.wedge import Wedge
+from redray.worker.withdrawals import Withdrawals, is_slow
 from redray.worker.workers import Attempt, Ledger, Worker, split_started
 
 SLICE = 500
 STUCK_MS = 200  # claimed work that cannot be placed for so long goes back to the cluster
-RESTART_MS = 100  # after a worker that died before it was ready
-IDLE_MS = 1_000  # a worker beyond the CPU count may be idle for so long
-SLOW_MS = 20  # what was sent behind a run that takes longer is taken back
 TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as running
 
 
 class NodeState:
     def __init__(self, resources: dict[str, float], new_worker_id: Callable[[], str], most_workers: int) -> None:
         self.ledger = Ledger(resources)
-        self.workers: dict[str, Worker] = {}
-        self.backlog: list[tuple[int, int, int, Attempt]] = []  # claimed, not sent: by priority, depth, arrival
-        self.attempts: dict[str, Attempt] = {}
+        steady = max(1, int(resources.get("CPU", 1)))
+        self.pool = WorkerPool(new_worker_id, most_workers, steady, lambda action: self.out.append(action))
+        self.workers = self.pool.workers
+        self.backlog = Backlog()
+        self.withdrawals = Withdrawals(self)
+        self.recent = Recent()
+        self.book = AttemptBook(self.recent)
+        self.attempts = self.book.open
         self.actors = ActorTable(self)
         self.wedge = Wedge(self, most_workers)
-        self.recent = Recent()
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
-        self.leftover: list[
-            str
-        ] = []  # demands of ready work that was in the cluster's queues, when they were last asked
+        self.leftover: list[str] = []  # demands of ready work in the cluster's queues, when they were last asked
         self.draining = False
         self.is_fenced = False
         self._run_times = RunTimes()
-        self._new_worker_id = new_worker_id
-        self._most_workers = most_workers
-        self._steady_workers = max(1, int(resources.get("CPU", 1)))
-        self._arrivals = 0
-        self._finishes: list[tuple[Finish, list[bytes]]] = []
-        self.cancelled: set[str] = set()
-        self._ended_jobs: OrderedDict[str, None] = OrderedDict()  # lately: work of theirs may still be on its way here
-        self._start_after_ms = 0
         self._want_claim = True
         self._asking = False
         self._now = 0
@@ -76,10 +68,10 @@ class NodeState:
             events.WorkerBlocked: self._worker_blocked,
             events.WorkerUnblocked: self._worker_unblocked,
             events.HandedBackTasks: self._handed_back,
-            events.Revoked: self._revoked,
+            events.Revoked: self.withdrawals.revoked,
             events.WaitsFound: lambda event: self.wedge.found(event.waits),
-            events.CancelRequested: self._cancel,
-            events.JobEnded: self._job_ended,
+            events.CancelRequested: self.withdrawals.cancel,
+            events.JobEnded: self.withdrawals.job_ended,
             events.Rung: self._rung,
             events.Tick: self._tick,
             events.ActorExiting: self.actors.exiting,
@@ -103,11 +95,11 @@ class NodeState:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
         self._schedule()
         self.actors.learn()
-        if not report or (not self._finishes and not (self._want_claim and not self._asking)):
+        if not report or (not self.book.has_finishes() and not (self._want_claim and not self._asking)):
             return
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
-        if self._finishes:
-            finishes, self._finishes = self._finishes[:SLICE], self._finishes[SLICE:]
+        if self.book.has_finishes():
+            finishes = self.book.take_finishes(SLICE)
             self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
             # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
             # only.
@@ -120,22 +112,22 @@ class NodeState:
     def drain(self) -> None:
         """Take nothing new, hand back what has not started; what runs may end."""
         self.draining = True
-        for attempt in self._drop_from_backlog(lambda waiting: True):
-            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+        for attempt in self.backlog.drop(lambda waiting: True):
+            self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
 
     def validate(self) -> None:
         """Raises AssertionError if the books do not balance. For tests, after each event."""
         check(self)
 
     def has_more_to_settle(self) -> bool:
-        return bool(self._finishes)
+        return self.book.has_finishes()
 
     def has_sent_ahead(self) -> bool:
         """Whether a worker has more than the one task it runs: then a slow one must be noticed soon."""
         return any(len(worker.sent) > 1 and not worker.actor for worker in self.workers.values())
 
     def is_at_rest(self) -> bool:
-        return not self.attempts and not self._finishes
+        return not self.attempts and not self.book.has_finishes()
 
     # ---- work comes in -----------------------------------------------------------------------------------------------
     def _submitted(self, event: events.Submitted) -> str:
@@ -160,7 +152,7 @@ class NodeState:
             or head.options.get("placement")
         ):
             return "-"
-        if head.job in self._ended_jobs:
+        if self.withdrawals.has_ended(head.job):
             return "-"
         values = self.known_values(head)
         if values is None:
@@ -169,8 +161,8 @@ class NodeState:
         worker = self._worker_for(attempt)
         if worker is None:
             self.contended = True
-            if self.ledger.fits(head.demand) and not self._starting():
-                self._start_worker(head.job)  # it forks while the task makes its way through Redis
+            if self.ledger.fits(head.demand) and not self.pool.starting():
+                self.pool.start_for(head.job, self._now)  # it forks while the task makes its way through Redis
             return "-"
         self.attempts[head.task] = attempt
         running = not worker.sent
@@ -197,24 +189,23 @@ class NodeState:
         for number, packed, values, _located in event.items:
             attempt = Attempt(packed, specs.unpack_head(packed), number, values)
             self.attempts[attempt.task] = attempt
-            if attempt.head.job in self._ended_jobs:
-                self.cancelled.add(attempt.task)
+            if self.withdrawals.has_ended(attempt.head.job):
+                self.book.cancelled.add(attempt.task)
             self.return_to_backlog(attempt)
         if event.items and self.contended:
             self._want_claim = True
 
     def return_to_backlog(self, attempt: Attempt) -> None:
         """It waits here for a worker, unless nobody wants it any more, or not here."""
-        if attempt.task in self.cancelled:
-            self.finish_without_value(attempt, Outcome.CANCELLED, "")
+        if attempt.task in self.book.cancelled:
+            self.book.finish_without_value(attempt, Outcome.CANCELLED, "")
             return
         if self.draining:
-            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+            self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
             return
         attempt.worker = ""
         attempt.started_ms = self._now
-        self._arrivals += 1
-        insort(self.backlog, (-attempt.head.priority, -attempt.head.depth, self._arrivals, attempt))
+        self.backlog.add(attempt)
 
     def _rung(self, _event: events.Rung) -> None:
         self.ask_for_work()
@@ -232,25 +223,19 @@ class NodeState:
         self.is_fenced = is_fenced
 
     def _schedule(self) -> None:
-        if self.is_fenced:
-            return
-        refused: set[str] = set()
-        waiting = []
-        for entry in self.backlog:
-            attempt = entry[3]
-            if attempt.queue in refused:
-                waiting.append(entry)
-                continue
-            worker = self._worker_for(attempt)
-            if worker is None:
-                refused.add(attempt.queue)
-                waiting.append(entry)
-            elif attempt.head.kind == ACTOR_CREATION:
-                self.actors.begin(attempt, worker)
-            else:
-                self.send(worker, attempt)
-        self.backlog = waiting
-        self._start_missing()
+        if not self.is_fenced:
+            self.backlog.place(self._place)
+            self._start_missing()
+
+    def _place(self, attempt: Attempt) -> bool:
+        worker = self._worker_for(attempt)
+        if worker is None:
+            return False
+        if attempt.head.kind == ACTOR_CREATION:
+            self.actors.begin(attempt, worker)
+        else:
+            self.send(worker, attempt)
+        return True
 
     def _worker_for(self, attempt: Attempt) -> Worker | None:
         """An idle worker if the resources are free, else one that may have this run ahead."""
@@ -273,15 +258,15 @@ class NodeState:
     def _takes_ahead(self, worker: Worker) -> bool:
         """Whether what is sent to this busy worker will be started soon."""
         first = next(iter(worker.sent.values()), None)
-        return not worker.blocked and not worker.revoking and first is not None and not self._is_slow(first)
+        return not worker.blocked and not worker.revoking and first is not None and not is_slow(first, self._now)
 
     def _start_missing(self) -> None:
         """A worker for each task that has its resources and no process;
         those on their way count as if they were here."""
         free = dict(self.ledger.free)
-        missing = -self._starting()
+        missing = -self.pool.starting()
         refused: set[str] = set()
-        for _, _, _, attempt in self.backlog:
+        for attempt in self.backlog:
             if attempt.queue in refused:
                 continue
             if not fits(attempt.head.demand, free) or not self.ledger.fits(attempt.head.demand):
@@ -289,33 +274,8 @@ class NodeState:
                 continue
             take(attempt.head.demand, free)
             missing += 1
-            if missing > 0 and not self._start_worker(attempt.head.job):
+            if missing > 0 and not self.pool.start_for(attempt.head.job, self._now):
                 return
-
-    def _starting(self) -> int:
-        return sum(not worker.ready for worker in self.workers.values())
-
-    def _start_worker(self, job: str) -> bool:
-        if self._now < self._start_after_ms:
-            return False
-        if self._pool_size() < self._most_workers:
-            self.start_worker()
-            return True
-        if not any(worker.leaving for worker in self.workers.values()):
-            idle = (w for w in self.workers.values() if w.ready and not w.holds and not w.actor and w.job != job)
-            other = next(idle, None)
-            if other is not None:
-                self.let_go(other, "another job needs its place")
-        return False
-
-    def _pool_size(self) -> int:
-        """Workers for tasks. An actor's process is its user's explicit wish, and bounded by what it holds."""
-        return sum(not worker.actor for worker in self.workers.values())
-
-    def start_worker(self) -> None:
-        id = self._new_worker_id()
-        self.workers[id] = Worker(id)
-        self.out.append(actions.StartWorker(id))
 
     def send(self, worker: Worker, attempt: Attempt) -> None:
         head = attempt.head
@@ -333,7 +293,7 @@ class NodeState:
 
     def _capacity(self) -> tuple[int, dict[str, int]]:
         rooms: dict[str, int] = {}
-        unused = self._most_workers - self._pool_size()
+        unused = self.pool.most - self.pool.size()
         for worker in self.workers.values():
             if worker.holds and not worker.actor and self._takes_ahead(worker):
                 function = next(reversed(worker.sent.values())).head.function
@@ -353,14 +313,14 @@ class NodeState:
         if attempt.head.kind == ACTOR_CREATION:
             self.actors.created(attempt, worker, done)
             return
-        self.finish_done(attempt, done)
+        self.book.finish_done(attempt, done)
         if attempt.head.kind == ACTOR_CALL:
             self.actors.call_done(worker, attempt, done.run_us)
             return
         self._run_times.record(attempt.head.function, done.run_us)
         self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended
-        if self.cancelled:
-            self._interrupt_next(worker)
+        if self.book.cancelled:
+            self.withdrawals.interrupt_next(worker)
         if (following := next(iter(worker.sent.values()), None)) is not None:
             following.started_ms = self._now
         if not worker.sent:
@@ -368,56 +328,14 @@ class NodeState:
 
     def _next_or_idle(self, worker: Worker) -> None:
         """Keep the demand while the backlog has more of it: giving it back and retaking it would be the same."""
-        for at, (_, _, _, attempt) in enumerate(self.backlog):
-            if (
-                attempt.queue == worker.queue
-                and attempt.head.kind == TASK
-                and not worker.leaving
-                and "GPU:" not in worker.holds
-            ):
-                if at == 0 or not self._someone_first(at):
-                    del self.backlog[at]
-                    self.send(worker, attempt)
-                    return
-                break
+        if not worker.leaving and "GPU:" not in worker.holds:
+            attempt = self.backlog.take_of(worker.queue, TASK)
+            if attempt is not None:
+                self.send(worker, attempt)
+                return
         self.ledger.vacate(worker)
         self._want_claim = True
         worker.last_idle_ms = self._now
-
-    def _someone_first(self, at: int) -> bool:
-        """Whether something ahead of this place in the backlog could use the resources."""
-        return any(entry[3].queue != self.backlog[at][3].queue for entry in self.backlog[:at])
-
-    def finish_done(self, attempt: Attempt, done: Done) -> None:
-        values = []
-        returns = []
-        for index, returned in enumerate(done.returns):
-            if returned.inline is not None:
-                values.append(returned.inline)
-                if done.outcome == Outcome.VALUE:
-                    self.recent.add(f"{attempt.task}{index:08x}", returned.inline)
-            returns.append((returned.inline is not None, returned.size, returned.contains))
-        outcome = (
-            Outcome.CANCELLED if attempt.task in self.cancelled and done.outcome != Outcome.VALUE else done.outcome
-        )
-        self._end(
-            attempt,
-            Finish(attempt.task, attempt.attempt, outcome, returns, attempt.worker, done.keeps, done.detail),
-            values,
-        )
-
-    def finish_without_value(self, attempt: Attempt, outcome: str, detail: str) -> None:
-        if attempt.task in self.cancelled:
-            outcome, detail = Outcome.CANCELLED, f"Task {attempt.task} ({attempt.head.name}) was cancelled."
-        self._end(attempt, Finish(attempt.task, attempt.attempt, outcome, [], detail=detail), [])
-
-    def forget(self, attempt: Attempt) -> None:
-        self.attempts.pop(attempt.task, None)
-        self.cancelled.discard(attempt.task)
-
-    def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
-        self.forget(attempt)
-        self._finishes.append((finish, values))
 
     # ---- workers -----------------------------------------------------------------------------------------------------
     def _worker_ready(self, event: events.WorkerReady) -> None:
@@ -428,27 +346,25 @@ class NodeState:
             self._want_claim = True
 
     def _worker_gone(self, event: events.WorkerGone) -> None:
-        worker = self.workers.pop(event.worker, None)
+        worker = self.pool.gone(event.worker, self._now)
         if worker is None:
             return
         self.ledger.vacate(worker)
         self.ask_for_work()
-        if not worker.ready:
-            self._start_after_ms = self._now + RESTART_MS
         if worker.actor:
             self.actors.worker_gone(worker, event.started, event.detail)
             return
         started, unstarted = split_started(worker, event.started)
         for attempt in started:
             text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
-            self.finish_without_value(attempt, Outcome.CRASHED, text)
+            self.book.finish_without_value(attempt, Outcome.CRASHED, text)
         for attempt in unstarted:
             self.return_to_backlog(attempt)
 
     def _worker_blocked(self, event: events.WorkerBlocked) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._give_back(worker, event.returned)
+            self.give_back(worker, event.returned)
             self.ledger.block(worker)
             worker.waits_for = frozenset(object[:24] for object in event.waits_for)
             self.wedge.moved()
@@ -466,9 +382,9 @@ class NodeState:
     def _handed_back(self, event: events.HandedBackTasks) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._give_back(worker, event.serials)
+            self.give_back(worker, event.serials)
 
-    def _give_back(self, worker: Worker, serials: list[int]) -> None:
+    def give_back(self, worker: Worker, serials: list[int]) -> None:
         wanted = set(serials)
         back = [attempt for attempt in worker.sent.values() if attempt.serial in wanted] if wanted else []
         for attempt in back:
@@ -477,109 +393,31 @@ class NodeState:
         if back and not worker.sent and not worker.actor:
             self._next_or_idle(worker)
 
-    def let_go(self, worker: Worker, reason: str) -> None:
-        worker.leaving = True
-        self.out.append(actions.Send(worker.id, Exit(reason)))
-
     # ---- ends --------------------------------------------------------------------------------------------------------
-    def _cancel(self, event: events.CancelRequested) -> None:
-        attempt = self.attempts.get(event.task)
-        if attempt is None:
-            return
-        self.cancelled.add(event.task)
-        if not attempt.worker:
-            self._drop_from_backlog(lambda waiting: waiting is attempt)
-            self.finish_without_value(attempt, Outcome.CANCELLED, "")
-            self.actors.call_cancelled(attempt)
-        elif attempt.head.kind == ACTOR_CALL:
-            self.out.append(actions.Send(attempt.worker, Cancel(attempt.task)))
-        elif event.force and attempt.head.kind == TASK:
-            # It may have ended already: the worker must be kept from starting another, which would die in its place.
-            attempt.condemned = True
-            self._revoke(self.workers[attempt.worker])
-        else:
-            self._interrupt_next(self.workers[attempt.worker])
-
-    def _interrupt_next(self, worker: Worker) -> None:
-        """A worker looks in one place for the attempt to interrupt: the first in its line must stand there."""
-        attempt = next((attempt for attempt in worker.sent.values() if attempt.task in self.cancelled), None)
-        if attempt is not None:
-            self.out.append(actions.Interrupt(worker.id, attempt.task, attempt.attempt))
-
-    def _drop_from_backlog(self, matches: Callable[[Attempt], bool]) -> list[Attempt]:
-        dropped = [entry[3] for entry in self.backlog if matches(entry[3])]
-        self.backlog = [entry for entry in self.backlog if not matches(entry[3])]
-        return dropped
-
-    def _job_ended(self, event: events.JobEnded) -> None:
-        self._ended_jobs[event.job] = None
-        if len(self._ended_jobs) > SLICE:
-            self._ended_jobs.popitem(last=False)
-        for attempt in self._drop_from_backlog(lambda waiting: waiting.head.job == event.job):
-            self.cancelled.add(attempt.task)
-            self.finish_without_value(attempt, Outcome.CANCELLED, "")
-        for worker in list(self.workers.values()):
-            if worker.job == event.job:
-                self.cancelled.update(worker.sent)
-                worker.leaving = True
-                self.out.append(actions.Kill(worker.id))
-
     def drop_creation(self, actor: str) -> Attempt | None:
         """An actor's creation that was claimed and has not been sent."""
-        dropped = self._drop_from_backlog(lambda waiting: waiting.task == actor)
+        dropped = self.backlog.drop(lambda waiting: waiting.task == actor)
         for attempt in dropped:
-            self.forget(attempt)
+            self.book.forget(attempt)
         return dropped[0] if dropped else None
 
     def _tick(self, _event: events.Tick) -> None:
         late = []
-        idle = []
         for worker in self.workers.values():
-            if worker.ready and not worker.holds and not worker.actor and not worker.leaving:
-                idle.append(worker)
             first = next(iter(worker.sent.values()), None)
-            self._revoke_if_slow(worker, first)
+            self.withdrawals.revoke_if_slow(worker, first, self._now)
             if first is not None and not first.told_running and self._now - first.started_ms > TELL_RUNNING_MS:
                 first.told_running = True
                 late.append(first.task)
         if late:
             self.out.append(actions.RecordRunning(late))
-        for attempt in self._drop_from_backlog(self._is_stuck):
-            self.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+        for attempt in self.backlog.drop(self._is_stuck):
+            self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
         self.wedge.tick(self._now)
-        staying = sum(not worker.actor and not worker.leaving for worker in self.workers.values())
-        surplus = staying - self._steady_workers
-        for worker in sorted(idle, key=lambda w: w.last_idle_ms)[: max(0, surplus)]:
-            if self._now - worker.last_idle_ms > IDLE_MS:
-                self.let_go(worker, "idle")
-
-    def _revoke_if_slow(self, worker: Worker, first: Attempt | None) -> None:
-        """A run that turned out long must not hold up the short ones that were sent behind it."""
-        if len(worker.sent) > 1 and not worker.actor and first is not None and self._is_slow(first):
-            self._revoke(worker)
-
-    def _is_slow(self, first: Attempt) -> bool:
-        return self._now - first.started_ms > SLOW_MS
-
-    def _revoke(self, worker: Worker) -> None:
-        if worker.revoking != worker.serial:
-            worker.revoking = worker.serial
-            self.out.append(actions.Revoke(worker.id, worker.serial))
-
-    def _revoked(self, event: events.Revoked) -> None:
-        worker = self.workers.get(event.worker)
-        if worker is None or event.serial != worker.revoking:  # more is being revoked: its answer says all
-            return
-        worker.revoking = 0
-        _, unstarted = split_started(worker, event.started)
-        self._give_back(worker, [attempt.serial for attempt in unstarted if attempt.serial <= event.serial])
-        if any(attempt.condemned and attempt.serial == event.started for attempt in worker.sent.values()):
-            worker.leaving = True
-            self.out.append(actions.Kill(worker.id))
+        self.pool.shrink(self._now)
 
     def _is_stuck(self, attempt: Attempt) -> bool:
         """Something took the resources it was claimed for: it may run elsewhere, and must not keep others from here."""
         if self._now - attempt.started_ms <= STUCK_MS:
             return False
-        full = self._pool_size() >= self._most_workers and not self._starting()
-        return full or not self.ledger.fits(attempt.head.demand)
+        return self.pool.is_full() or not self.ledger.fits(attempt.head.demand)

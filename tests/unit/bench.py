@@ -153,7 +153,7 @@ class Bench:
         """Workers that are ready."""
         ids = []
         for _ in range(count):
-            self.state.start_worker()
+            self.state.pool.start()
             ids.append(f"{self.started:016x}")
             self.handle(events.WorkerReady(ids[-1]))
         self.state.take_actions()

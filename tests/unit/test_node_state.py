@@ -7,7 +7,8 @@ import pytest
 from redray.gcs.schema import Outcome
 from redray.messages import Exit
 from redray.worker import actions, events
-from redray.worker.state import RESTART_MS, SLICE, STUCK_MS
+from redray.worker.pool import RESTART_MS
+from redray.worker.state import SLICE, STUCK_MS
 from tests.unit.bench import Bench, asked, creation, of, result_of, task, task_id
 
 

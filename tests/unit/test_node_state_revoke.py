@@ -7,7 +7,7 @@ import pytest
 
 from redray.gcs.schema import Outcome
 from redray.worker import actions, events
-from redray.worker.state import SLOW_MS
+from redray.worker.withdrawals import SLOW_MS
 from tests.unit.bench import Bench, asked, of, short_tasks_in_line, task
 
 

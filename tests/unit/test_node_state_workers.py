@@ -7,7 +7,9 @@ import pytest
 from redray.gcs.schema import Outcome
 from redray.messages import TakeBack
 from redray.worker import actions, events
-from redray.worker.state import IDLE_MS, SLOW_MS, TELL_RUNNING_MS
+from redray.worker.pool import IDLE_MS
+from redray.worker.state import TELL_RUNNING_MS
+from redray.worker.withdrawals import SLOW_MS
 from tests.unit.bench import JOB, OTHER, Bench, asked, creation, of, short_tasks_in_line, task, task_id
 
 
