@@ -65,17 +65,20 @@ def value_done(host: Host, head: TaskHead, attempt: int, value: Any, run_us: int
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:  # pickling runs user code, and so does a generator's body, only now
-        return error_done(head, attempt, error, run_us, who)
+        return error_done(head, attempt, error, run_us, who, is_users=False)
     return Done(head.task, attempt, Outcome.VALUE, returns, run_us)
 
 
-def error_done(head: TaskHead, attempt: int, error: BaseException, run_us: int, who: Who) -> Done:
-    """`Done` for an attempt that ended in `error`: every return is that error."""
+def error_done(
+    head: TaskHead, attempt: int, error: BaseException, run_us: int, who: Who, is_users: bool = True
+) -> Done:
+    """`Done` for an attempt that ended in `error`: every return is that error. `is_users` False: redray raised it,
+    about what the user's code returned."""
     outcome = Outcome.RETRY if _asks_for_retry(head, error) else Outcome.ERROR
     if isinstance(error, DependencyFailed):
         error = error.error
     else:
-        error = who.wrap(error)
+        error = who.wrap(error, is_users)
     packed = serialization.pack_error(error)
     detail = ""
     if head.kind == ACTOR_CREATION:  # who calls the actor reads this; the packed error has no reader
@@ -115,14 +118,14 @@ class Who:
         self._actor_id = actor_id
         self._instance = instance
 
-    def wrap(self, error: BaseException) -> BaseException:
+    def wrap(self, error: BaseException, is_users: bool = True) -> BaseException:
         shown = None if self._instance is None else safe_repr(self._instance)
         ip = os.environ.get("REDRAY_NODE_IP")
         try:
-            return RayTaskError.from_exception(error, self._name, os.getpid(), ip, shown, self._actor_id)
+            return RayTaskError.from_exception(error, self._name, os.getpid(), ip, shown, self._actor_id, is_users)
         except Exception as problem:  # a __str__ or __repr__ of the user's that raises while the traceback is formatted
             text = f"{type(error).__name__} (its text cannot be shown: {type(problem).__name__})"
-            return RayTaskError(self._name, text, RayError(text), os.getpid(), ip, shown, self._actor_id)
+            return RayTaskError(self._name, text, RayError(text), None, os.getpid(), ip, shown, self._actor_id)
 
 
 def safe_repr(instance: Any) -> str:

@@ -289,3 +289,34 @@ def test_023_the_original_cause_stays_in_the_text() -> None:
 
     text = str(failure_of(translate.remote()))
     assert "KeyError: 'missing'" in text and "ValueError: translated" in text
+
+
+@pytest.mark.differs_from_ray("Ray shows the frames of its own worker")
+def test_023_what_redray_refuses_of_a_result_hides_our_own_frames() -> None:
+    @ray.remote(num_returns=2)
+    def three() -> tuple[int, int, int]:
+        return 1, 2, 3
+
+    @ray.remote
+    def lock() -> Any:
+        return threading.Lock()
+
+    for ref, said in ((three.remote()[1], "num_returns=2"), (lock.remote(), "lock")):
+        error = failure_of(ref)
+        assert isinstance(error, RayTaskError)
+        assert said in str(error)
+        assert "  File " not in str(error) and "Traceback" not in str(error), error
+
+
+def test_023_a_results_own_failure_to_pickle_shows_the_users_frames() -> None:
+    class Refuses:
+        def __reduce__(self) -> Any:
+            raise ZeroDivisionError("in the user's __reduce__")
+
+    @ray.remote
+    def give() -> Any:
+        return Refuses()
+
+    text = str(failure_of(give.remote()))
+    assert "in the user's __reduce__" in text and "__reduce__" in text
+    assert str(Path(ray.__file__).parent) not in text, text

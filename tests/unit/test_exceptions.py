@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from redray import exceptions
-from redray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError, system_error
+from redray.exceptions import (
+    ActorDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    base,
+    system,
+    system_error,
+    task_error,
+)
 
 
 def raised(function: Callable[[], Any], **who: Any) -> RayTaskError:
@@ -142,11 +151,11 @@ def test_023_the_text_begins_with_the_function_and_its_process() -> None:
 
 def test_023_frames_of_redray_are_hidden() -> None:
     def through_redray() -> None:
-        exceptions._restore(Raises, (), {})
+        base.restore(Raises, (), {})
 
     text = str(raised(through_redray))
     assert "through_redray" in text and "from inside" in text
-    assert "redray/exceptions.py" not in text
+    assert "redray/exceptions/base.py" not in text
 
 
 class Raises(Exception):
@@ -156,11 +165,11 @@ class Raises(Exception):
 
 def test_023_a_failure_wholly_in_redray_keeps_its_frames() -> None:
     try:
-        exceptions._restore(None, (), {})  # type: ignore[type-var]
+        base.restore(None, (), {})  # type: ignore[type-var]
     except TypeError as error:
         assert error.__traceback__ is not None
         error.__traceback__ = error.__traceback__.tb_next  # without this file's own frame
-        assert "redray/exceptions.py" in str(RayTaskError.from_exception(error, "function"))
+        assert "redray/exceptions/base.py" in str(RayTaskError.from_exception(error, "function"))
 
 
 def test_023_causes_and_nested_tasks_are_in_the_text() -> None:
@@ -182,12 +191,12 @@ def test_023_causes_and_nested_tasks_are_in_the_text() -> None:
 def test_many_classes_in_a_loop_are_not_kept() -> None:
     for _ in range(1000):
         raised(throw(type("Short", (Exception,), {})("x")))
-    info = exceptions._dual_class.cache_info()
+    info = task_error._dual_class.cache_info()
     assert info.maxsize is not None and info.currsize <= info.maxsize
 
 
 # ---- errors that the system makes ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", sorted(exceptions._SYSTEM_ERRORS))
+@pytest.mark.parametrize("name", sorted(system.SYSTEM_ERRORS))
 def test_every_system_error_is_made_of_its_text_and_can_be_pickled(name: str) -> None:
     error = pickle.loads(pickle.dumps(system_error(name, "what happened")))
     assert type(error).__name__ == name and isinstance(error, RayError)
@@ -216,3 +225,71 @@ def test_constructors_take_what_rays_take() -> None:
     died = ActorDiedError(RayTaskError("A.__init__", "ValueError: no", ValueError("no"), actor_id="ab"))
     assert died.actor_init_failed and died.actor_id == "ab" and "ValueError: no" in str(died)
     assert "Failed to set up" in str(exceptions.RuntimeEnvSetupError("pip"))
+
+
+TREE = {
+    "RayError": "Exception",
+    "RayTaskError": "RayError",
+    "UserCodeException": "RayError",
+    "TaskCancelledError": "RayError",
+    "WorkerCrashedError": "RayError",
+    "LocalRayletDiedError": "RayError",
+    "NodeDiedError": "RayError",
+    "RayActorError": "RayError",
+    "ActorDiedError": "RayActorError",
+    "ActorUnavailableError": "RayActorError",
+    "RaySystemError": "RayError",
+    "StreamingGeneratorReplayInconsistentError": "RaySystemError",
+    "ObjectStoreFullError": "RayError",
+    "OutOfDiskError": "RayError",
+    "OutOfMemoryError": "RayError",
+    "ObjectLostError": "RayError",
+    "ObjectFetchTimedOutError": "ObjectLostError",
+    "ReferenceCountingAssertionError": "ObjectLostError AssertionError",
+    "ObjectFreedError": "ObjectLostError",
+    "OwnerDiedError": "ObjectLostError",
+    "ObjectReconstructionFailedError": "ObjectLostError",
+    "GetTimeoutError": "RayError TimeoutError",
+    "PlasmaObjectNotAvailable": "RayError",
+    "AsyncioActorExit": "RayError",
+    "RuntimeEnvSetupError": "RayError",
+    "TaskPlacementGroupRemoved": "RayError",
+    "ActorPlacementGroupRemoved": "RayError",
+    "PendingCallsLimitExceeded": "RayError",
+    "TaskUnschedulableError": "RayError",
+    "ActorUnschedulableError": "RayError",
+    "ObjectRefStreamEndOfStreamError": "RayError",
+    "OufOfBandObjectRefSerializationException": "RayError",
+    "AuthenticationError": "RayError",
+    "ActorAlreadyExistsError": "ValueError RayError",
+    "ActorHandleNotFoundError": "ValueError RayError",
+    "UnserializableException": "RayError",
+    "RpcError": "RayError",
+}
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_every_class_has_its_bases_and_its_place(name: str) -> None:
+    cls = getattr(exceptions, name)
+    assert [base.__name__ for base in cls.__bases__] == TREE[name].split()
+    assert name in exceptions.__all__
+    assert cls.__module__ == "redray.exceptions" and pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_attributes_of_what_the_system_raises() -> None:
+    unavailable = exceptions.ActorUnavailableError("busy", "ab")
+    assert unavailable.actor_id == "ab" and not unavailable.actor_init_failed and not unavailable.preempted
+    failed = exceptions.RaySystemError("text", "where")
+    assert (failed.client_exc, failed.traceback_str, str(failed)) == ("text", "where", "text\nwhere")
+    assert exceptions.RpcError("text", 14).rpc_code == 14
+    for error in (unavailable, failed, exceptions.ObjectLostError("ab", None, "")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error) and str(copy) == str(error) and vars(copy) == vars(error)
+
+
+def test_a_task_error_is_made_as_ray_makes_it() -> None:
+    error = RayTaskError("f", "the traceback", ValueError("x"), "ray::f", 3, "10.0.0.1")
+    assert str(error) == "ray::f (pid=3, ip=10.0.0.1)\nthe traceback"
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.function_name, copy.proctitle, copy.pid, copy.ip) == ("f", "ray::f", 3, "10.0.0.1")
+    assert str(copy) == str(error) and copy.actor_repr is copy.actor_id is None
