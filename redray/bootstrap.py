@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from redray import messages
+from redray import messages, ray_alias
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.config import new_session_directory
 from redray.exceptions import ClusterLostError, RaySystemError
@@ -149,6 +149,7 @@ def _job_config(namespace: str, runtime_env: Any) -> dict[str, Any]:
         "sys_path": [path or os.getcwd() for path in sys.path],
         "cwd": os.getcwd(),
         "runtime_env": runtime_env or {},
+        "ray_alias": ray_alias.is_installed(),
     }
 
 

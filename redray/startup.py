@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from redray.current import Session
 
 # What Ray's own launchers and tests pass. Some have no counterpart here, none changes what a program computes.
+_UNUSED = {  # with their defaults
+    "include_dashboard": None,
+    "dashboard_host": "127.0.0.1",
+    "dashboard_port": None,
+    "enable_resource_isolation": False,
+    "cgroup_path": None,
+    "system_reserved_cpu": None,
+    "system_reserved_memory": None,
+    "proxy_server_url": None,
+}
 _IGNORED = frozenset(
     [
         "_cluster_id",
@@ -125,7 +135,7 @@ def init(
         ConnectionError: no cluster at the address, or with "auto" none found.
         ValueError: an argument that only a new cluster can have, for one that exists.
     """
-    _check_kwargs(kwargs)
+    _check_kwargs(kwargs, unused={name for name, value in locals().items() if value != _UNUSED.get(name, value)})
     if job_config is not None:
         namespace, runtime_env = _from_job_config(job_config, namespace, runtime_env)
     new_node = {
@@ -161,11 +171,11 @@ def _again(existing: Session, ignore: bool) -> RayContext:
     return RayContext(existing.address_info)
 
 
-def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+def _check_kwargs(kwargs: Mapping[str, Any], unused: set[str]) -> None:
     unknown = kwargs.keys() - _IGNORED - {"_temp_dir"}
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(sorted(unknown))}")
-    ignored = kwargs.keys() & _IGNORED
+    ignored = kwargs.keys() & _IGNORED | unused
     if ignored:
         _log(f"init() ignores {', '.join(sorted(ignored))}: redray has no counterpart.")
 

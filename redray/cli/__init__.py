@@ -1,4 +1,4 @@
-"""The command line: `redray start | stop | status | worker | list`. One file per command.
+"""The command line: `redray start | stop | status | worker | list | run`. One file per command.
 
 An error is one sentence on stderr. The exit code is 2 for a command that was written wrong, 1 for one that failed.
 """
@@ -10,10 +10,18 @@ from typing import Any
 
 import click
 
+from redray.cli.program import CannotRunError, Program
 from redray.exceptions import RayError
 from redray.version import __version__
 
-COMMANDS = {"start": "start", "stop": "stop", "status": "status", "worker": "worker", "list": "listing"}
+COMMANDS = {
+    "start": "start",
+    "stop": "stop",
+    "status": "status",
+    "worker": "worker",
+    "list": "listing",
+    "run": "run",
+}
 
 
 class _Commands(click.Group):
@@ -57,7 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("interrupted.", 130)
     except (RayError, OSError) as error:
         return _fail(str(error), 1)
+    if isinstance(code, Program):
+        return _run(code)  # here, because click would make its own of what a program raises
     return code if isinstance(code, int) else 0
+
+
+def _run(program: Program) -> int:
+    try:
+        return program.run()
+    except CannotRunError as error:
+        return _fail(str(error), error.code)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
+from redray import ray_alias
 from redray.messages import JobInfo
 from redray.resources import UNIT, from_text
 from redray.spec import TaskHead
@@ -25,6 +26,8 @@ class Environment:
         wanted = [entry for entry in job.config.get("sys_path", ()) if entry == "" or os.path.exists(entry)]
         if wanted:
             sys.path[:] = wanted + [entry for entry in sys.path if entry not in wanted]
+        if job.config.get("ray_alias"):
+            ray_alias.install()  # the driver is run by `redray run`
 
     def prepare(self, head: TaskHead, gpus: list[int]) -> None:
         """Before a task's or an actor's code runs."""

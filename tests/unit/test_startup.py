@@ -133,7 +133,14 @@ def test_unknown_arguments_are_named(bootstrap: Bootstrap) -> None:
 def test_internals_of_ray_are_ignored_audibly(bootstrap: Bootstrap, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "redray"):
         redray.init(_system_config={"a": 1}, _node_ip_address="1.2.3.4", include_dashboard=False)
-    assert "_system_config" in caplog.text
+    assert caplog.messages == [
+        "init() ignores _node_ip_address, _system_config, include_dashboard: redray has no counterpart."
+    ]
+    caplog.clear()
+    redray.shutdown()
+    with caplog.at_level(logging.DEBUG, "redray"):
+        redray.init(num_cpus=1, dashboard_host="127.0.0.1", object_store_memory=10**8)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(
