@@ -35,8 +35,8 @@ local function wake_dependents(id)
       end
     end
   end
-  if redis.call('EXISTS', dependents) == 1 then
-    -- More than a slice waited: whoever does the chores goes on.
+  if #woken == limits.SLICE then
+    -- More than a slice may wait: whoever does the chores goes on.
     redis.call('RPUSH', keys.chores, 'wake:' .. id)
   end
 end
@@ -46,10 +46,11 @@ local function wake(id, watched, held, kind, data)
   local maker = string.sub(id, 1, 16)
   if held then post(maker, kind, id, data) end
   if watched then
-    for _, watcher in ipairs(redis.call('SMEMBERS', keys.watchers(id))) do
+    local watchers = redis.call('SMEMBERS', keys.watchers(id))
+    for _, watcher in ipairs(watchers) do
       if watcher ~= maker or not held then post(watcher, kind, id, data) end
     end
-    redis.call('DEL', keys.watchers(id))
+    if #watchers > 0 then redis.call('DEL', keys.watchers(id)) end
     wake_dependents(id)
   end
 end

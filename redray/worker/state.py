@@ -55,7 +55,8 @@ class NodeState:
         self.draining = False
         self.is_fenced = False
         self._run_times = RunTimes()
-        self._want_claim = True
+        self._want_claim = True  # there may be work, or more room than the cluster knows of
+        self._want_ahead = False  # the cluster knows what is free and has more: for busy workers only
         self._asking = False
         self._now = 0
         self.out: list[actions.Action] = []
@@ -95,7 +96,8 @@ class NodeState:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
         self._schedule()
         self.actors.learn()
-        if not report or (not self.book.has_finishes() and not (self._want_claim and not self._asking)):
+        wants_more = (self._want_claim or self._want_ahead) and not self._asking
+        if not report or not (self.book.has_finishes() or wants_more):
             return
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
         if self.book.has_finishes():
@@ -104,10 +106,13 @@ class NodeState:
             # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
             # only.
             self._want_claim = True
+        elif not self._want_claim and not rooms:
+            return  # the cluster knows what is free here: it would have given, or will ring
         elif limit:
             self.out.append(actions.Claim(self.ledger.claimable_text(), rooms, limit))
         if limit:
-            self._asking, self._want_claim = True, False
+            self._asking = True
+            self._want_claim = self._want_ahead = False
 
     def drain(self) -> None:
         """Take nothing new, hand back what has not started; what runs may end."""
@@ -192,8 +197,9 @@ class NodeState:
             if self.withdrawals.has_ended(attempt.head.job):
                 self.book.cancelled.add(attempt.task)
             self.return_to_backlog(attempt)
-        if event.items and self.contended:
-            self._want_claim = True
+        self._want_ahead = self.contended
+        if self.contended and len(event.items) >= SLICE:
+            self._want_claim = True  # it gave as many as one answer holds, and has more
 
     def return_to_backlog(self, attempt: Attempt) -> None:
         """It waits here for a worker, unless nobody wants it any more, or not here."""
@@ -228,7 +234,7 @@ class NodeState:
             self._start_missing()
 
     def _place(self, attempt: Attempt) -> bool:
-        worker = self._worker_for(attempt)
+        worker = self._worker_for(attempt, is_plenty=True)
         if worker is None:
             return False
         if attempt.head.kind == ACTOR_CREATION:
@@ -237,12 +243,12 @@ class NodeState:
             self.send(worker, attempt)
         return True
 
-    def _worker_for(self, attempt: Attempt) -> Worker | None:
+    def _worker_for(self, attempt: Attempt, is_plenty: bool = False) -> Worker | None:
         """An idle worker if the resources are free, else one that may have this run ahead."""
         head = attempt.head
         best = None
         is_free = self.ledger.fits(head.demand)
-        ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function)
+        ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function, is_plenty)
         for worker in self.workers.values():
             if not worker.ready or worker.leaving or worker.actor or worker.job not in ("", head.job):
                 continue
@@ -297,7 +303,7 @@ class NodeState:
         for worker in self.workers.values():
             if worker.holds and not worker.actor and self._takes_ahead(worker):
                 function = next(reversed(worker.sent.values())).head.function
-                room = self._run_times.ahead(function) - len(worker.sent)
+                room = self._run_times.ahead(function, is_plenty=bool(self.leftover)) - len(worker.sent)
                 if room > 0 and "GPU:" not in worker.holds:
                     rooms[worker.queue] = rooms.get(worker.queue, 0) + room
             elif not worker.holds and not worker.actor and not worker.leaving:

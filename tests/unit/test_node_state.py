@@ -7,6 +7,7 @@ import pytest
 from redray.gcs.schema import Outcome
 from redray.messages import Exit
 from redray.worker import actions, events
+from redray.worker.policy import ONE_AHEAD_US
 from redray.worker.pool import RESTART_MS
 from redray.worker.state import SLICE, STUCK_MS
 from tests.unit.bench import Bench, asked, creation, of, result_of, task, task_id
@@ -148,9 +149,13 @@ class TestAsking:
         assert isinstance(claim, actions.Claim)
         assert claim.free == "CPU:2"
 
-    def test_goes_on_while_the_cluster_has_more(self, node: Bench) -> None:
-        assert asked(node.receive(task(1), leftover=["CPU:1"])) > 0
-        assert asked(node.receive(leftover=["CPU:1"])) == 0, "what is left does not fit"
+    def test_goes_on_while_the_cluster_has_more(self) -> None:
+        node = Bench(SLICE + 100, most=SLICE + 100)
+        node.workers(SLICE + 100)
+        node.settle()
+        slice_full = [task(number) for number in range(1, SLICE + 1)]
+        assert asked(node.receive(*slice_full, leftover=["CPU:1"])) > 0, "an answer holds no more than a slice"
+        assert asked(node.receive(task(SLICE + 1), leftover=["CPU:1"])) == 0, "what is left does not fit the offer"
 
     def test_does_not_ask_while_work_waits_here(self) -> None:
         node = Bench(2)
@@ -220,7 +225,7 @@ class TestPlacing:
         for _ in range(4):
             [number] = [number for number in range(1, 6) if number in _running(node)]
             order.append(number)
-            node.done(number)
+            node.done(number, run_us=10 * ONE_AHEAD_US)
             node.settle()
         assert order == [5, 2, 3, 4]
 
