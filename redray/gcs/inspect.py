@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from redray.gcs.client import Connection, ReplyError
+from redray.gcs.client import ReplyError
 from redray.gcs.keys import DEFAULT_TAG, Keys
 from redray.gcs.schema import FIELDS, LIMITS, ActorState, NodeState, TaskState
 from redray.resources import from_text, from_units
+from redray.spec import TaskHead, unpack_head
 
 Row = dict[str, Any]
 
@@ -25,15 +26,22 @@ _OBJECT = ("state", "size", "at", "refs")
 _ENDED = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 
 
+class Reader(Protocol):
+    """What is asked of a connection: one that is open anyway will do."""
+
+    def call(self, *command: Any) -> Any: ...
+    def pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]: ...
+
+
 class Inspector:
     """The rows of each table, as dicts with readable keys. `limit` bounds how many are read."""
 
-    def __init__(self, connection: Connection, tag: str = DEFAULT_TAG) -> None:
+    def __init__(self, connection: Reader, tag: str = DEFAULT_TAG) -> None:
         self._connection = connection
         self._keys = Keys(tag)
 
     def nodes(self, limit: int = 10_000) -> list[Row]:
-        rows = self._table("node", _NODE, limit)
+        rows = self.table("node", _NODE, limit)
         for row in rows:
             row["resources"] = json.loads(row["resources"] or "{}")
             row["labels"] = json.loads(row["labels"] or "{}")
@@ -41,19 +49,19 @@ class Inspector:
         return sorted(rows, key=lambda row: (row["state"], row["id"]))
 
     def jobs(self, limit: int = 10_000) -> list[Row]:
-        return sorted(self._table("job", _JOB, limit), key=lambda row: (row["started"], row["id"]))
+        return sorted(self.table("job", _JOB, limit), key=lambda row: (row["started"], row["id"]))
 
     def actors(self, limit: int = 10_000) -> list[Row]:
-        return sorted(self._table("actor", _ACTOR, limit), key=lambda row: (row["state"], row["id"]))
+        return sorted(self.table("actor", _ACTOR, limit), key=lambda row: (row["state"], row["id"]))
 
     def tasks(self, limit: int = 10_000) -> list[Row]:
         """Tasks that have not ended, and those that have while somebody holds their value."""
-        return sorted(self._table("task", _TASK, limit), key=lambda row: (row["state"], row["id"]))
+        return sorted(self.table("task", _TASK, limit), key=lambda row: (row["state"], row["id"]))
 
     def objects(self, limit: int = 10_000) -> list[Row]:
         """Values that were put or returned. A task's first return value lives in the task's own hash."""
-        rows = self._table("object", (*_OBJECT, "contains"), limit)
-        for row in self._table("task", _OBJECT, limit - len(rows)):
+        rows = self.table("object", (*_OBJECT, "contains"), limit)
+        for row in self.table("task", _OBJECT, limit - len(rows)):
             if row["state"] in _ENDED:
                 rows.append({**row, "id": row["id"] + "00000000", "contains": ""})
         lengths = self._pipeline([("HSTRLEN", self._keys.of_object(row["id"]), FIELDS["value"]) for row in rows])
@@ -74,16 +82,37 @@ class Inspector:
     def living_actors(self, limit: int = 10_000) -> int:
         return sum(row["state"] != ActorState.DEAD for row in self.actors(limit))
 
-    def _table(self, family: str, fields: Sequence[str], limit: int) -> list[Row]:
-        identifiers = list(islice(self._identifiers(family), max(0, limit)))
+    def table(self, family: str, fields: Sequence[str], limit: int, needed: str = "state") -> list[Row]:
+        """The named fields of every record of a family of hashes, up to `limit`, as text: "" where there is none."""
+        return self.records(family, list(islice(self._identifiers(family), max(0, limit))), fields, needed)
+
+    def records(
+        self, family: str, identifiers: Sequence[str], fields: Sequence[str], needed: str = "state"
+    ) -> list[Row]:
+        """As `table`, of the records that are named. One without the field `needed` does not exist (any more)."""
         names = [FIELDS[field] for field in fields]
         found = self._pipeline([("HMGET", self._key(family, identifier), *names) for identifier in identifiers])
         rows = []
         for identifier, values in zip(identifiers, found, strict=True):
             row: Row = {"id": identifier, **{name: _text(value) for name, value in zip(fields, values, strict=True)}}
-            if row["state"]:  # else it was deleted since the scan saw its key
+            if row[needed]:  # else it was deleted since the scan saw its key
                 rows.append(row)
         return rows
+
+    def raw(self, family: str, identifiers: Sequence[str], field: str) -> dict[str, bytes]:
+        """A field that is no text, of each record that has it."""
+        found = self._pipeline([("HGET", self._key(family, identifier), FIELDS[field]) for identifier in identifiers])
+        return {id: value for id, value in zip(identifiers, found, strict=True) if value is not None}
+
+    def heads(self, tasks: Sequence[str]) -> dict[str, TaskHead]:
+        """What the cluster knows of these tasks beside their records; of unfinished ones alone, and of those that may
+        run again. Arguments are not read."""
+        lengths = self._pipeline([("GETRANGE", self._key("spec", task), 0, 3) for task in tasks])
+        asked = [
+            ("GETRANGE", self._key("spec", task), 0, 3 + int.from_bytes(length, "little"))
+            for task, length in zip(tasks, lengths, strict=True)
+        ]
+        return {task: unpack_head(packed) for task, packed in zip(tasks, self._pipeline(asked), strict=True) if packed}
 
     def _identifiers(self, family: str) -> Iterator[str]:
         prefix = self._key(family, "")

@@ -7,9 +7,9 @@ from typing import Any
 from redray import current
 from redray.util.actor_pool import ActorPool
 
-__all__ = ["ActorPool", "list_named_actors", "multiprocessing", "queue", "scheduling_strategies"]
+__all__ = ["ActorPool", "list_named_actors", "multiprocessing", "queue", "scheduling_strategies", "state"]
 
-_SUBMODULES = frozenset(["multiprocessing", "queue", "scheduling_strategies"])
+_SUBMODULES = frozenset(["multiprocessing", "queue", "scheduling_strategies", "state"])
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
