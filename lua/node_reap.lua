@@ -49,7 +49,7 @@ if #objects < slice then
   for _, process in ipairs(redis.call('SMEMBERS', keys.node_processes(id))) do
     if redis.call('HGET', keys.process(process), fields.kind) == 'driver' then
       -- A driver outlives its node: it has one lease to come by itself.
-      redis.call('HSET', keys.process(process), fields.route, 'direct')
+      redis.call('HSET', keys.process(process), fields.route, 'direct', fields.former, id)
       redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'driver:' .. process)
       redis.call('SREM', keys.node_processes(id), process)
     else

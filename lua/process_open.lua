@@ -24,6 +24,7 @@ if kind == 'driver' and redis.call('HGET', keys.job(job), fields.state) == words
 -- every check passed: first write
 if record[2] and record[2] ~= route and record[2] ~= 'direct' then
   redis.call('SREM', keys.node_processes(record[2]), worker)
+  redis.call('HSET', channel, fields.former, record[2])
 end
 redis.call('HSET', channel, fields.kind, kind, fields.route, route, fields.job, job, fields.pid, pid)
 if not record[1] then redis.call('HSET', channel, fields.last, 0, fields.started, now) end

@@ -40,6 +40,7 @@ if not job_runs(heads[1][3]) then return close_call(channel, number, {words.JOB_
 local ids, claimed, lost, held, queued, rung = {}, {}, {}, {}, 0, {}
 local sequence = redis.call('INCRBY', keys.sequence, #heads) - #heads
 local last_calls = {}
+local former = string.find(claims, 'L', 1, true) and redis.call('HGET', channel, fields.former)
 for i, head in ipairs(heads) do
   local task, claim, spec = head[1], string.sub(claims, i, i), ARGV[specs_at + i - 1]
   ids[#ids + 1] = task
@@ -51,11 +52,11 @@ for i, head in ipairs(heads) do
   elseif claim == 'R' or claim == 'C' then
     claimed[#claimed + 1] = task
     create_task(head, claim == 'R' and words.RUNNING or words.CLAIMED, route, nil, unpinned)
-  elseif claim == 'L' and not (head[2] == 2 and is_pending(head[14])) then
+  elseif claim == 'L' and (head[2] ~= 2 or is_lost_call(head[14], former)) then
     lost[#lost + 1] = {head, spec}
     create_task(head, words.CLAIMED, nil, nil, unpinned)
   elseif head[2] == 2 then
-    submit_call(head, spec, unpinned)
+    submit_call(head, spec, unpinned, claim == 'L' and former)
   else
     local unready = register_dependent(head)
     queued = queued + 1

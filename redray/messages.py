@@ -98,6 +98,8 @@ class Done(_Message, tag=8):
     detail: str = ""  # for people: why it failed, where no packed error says it better
     # Borrowed refs the worker still holds (an actor's state): registered before the argument pins drop.
     keeps: list[str] = []
+    # If it was cancelled: the number of the last task it had submitted by then. What came later was meant to clean up.
+    submitted: int = 0
 
 
 class GetFunction(_Message, tag=9):

@@ -132,8 +132,12 @@ class RuntimeContext:
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
-        """Whether the actor was restarted before. False outside an actor."""
-        return bool(self._option("restarts"))
+        """Whether the actor was restarted before. False in a plain task.
+
+        Raises:
+            AssertionError: in a driver, as in Ray.
+        """
+        return self._in_worker().is_restarted
 
     # ---- the environment ---------------------------------------------------------------------------------------------
     @property

@@ -14,7 +14,7 @@ from redray.critical import unguard
 from redray.exceptions import RaySystemError
 from redray.functions import ActorDescription
 from redray.gcs import actors, tasks
-from redray.gcs.schema import ActorState
+from redray.gcs.schema import ActorState, Reply
 from redray.ids import ActorID
 from redray.refs import ObjectRef
 from redray.store import serialization
@@ -45,10 +45,13 @@ class Session(Submission):
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         self._check_usable()
         self._check_known((ref,))
+        how = " ".join(word for word, is_asked in (("force", force), ("recursive", recursive)) if is_asked)
         with self._lock:
             self._flush_batch()
-            self._call(tasks.cancel(ref.task().hex(), force))
+            number = self._call(tasks.cancel([ref.task().hex()], how), wants_reply=force)
             self._send_out()
+        if force and self._await_reply(number)[0] == Reply.REFUSED:
+            raise ValueError("force=True is not supported for actor tasks: it would kill the actor. There is kill().")
 
     def kill_actor(self, actor_id: ActorID, no_restart: bool) -> None:
         self._check_usable()

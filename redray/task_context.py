@@ -9,14 +9,27 @@ from redray.spec import ACTOR_CREATION, TaskHead
 class TaskContext:
     """Made once per attempt on the hot path, so everything but the flag is read from the spec's head when asked."""
 
-    __slots__ = ("attempt", "cancelled", "creation", "gpus", "head")
+    __slots__ = ("attempt", "cancelled", "creation", "gpus", "head", "is_restarted", "submitted")
 
-    def __init__(self, head: TaskHead, attempt: int, gpus: list[int], creation: TaskHead | None = None) -> None:
+    def __init__(
+        self,
+        head: TaskHead,
+        attempt: int,
+        gpus: list[int],
+        creation: TaskHead | None = None,
+        is_restarted: bool = False,
+    ) -> None:
         self.head = head
         self.attempt = attempt
         self.gpus = gpus
         self.creation = creation  # of the actor that this process hosts, None for a plain task
+        self.is_restarted = is_restarted  # this process is not the first of that actor
         self.cancelled = False  # somebody asked to cancel; what an actor method can poll
+        self.submitted = 0  # number of the last task which this process had submitted then
+
+    def cancel(self, submitted: int) -> None:
+        if not self.cancelled:
+            self.cancelled, self.submitted = True, submitted
 
     @property
     def task(self) -> str:

@@ -25,7 +25,7 @@ local function actor_error(actor, class, cause)
   return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
 end
 
--- Calls of dead actors: their tasks fail as soon as they are written down.
+-- Calls of actors that cannot answer: their tasks fail as soon as they are written down.
 local orphans = {}
 
 local function is_dead(actor)
@@ -33,25 +33,39 @@ local function is_dead(actor)
   return not state or state == words.DEAD
 end
 
--- It has never lived: nobody can have begun a call of it.
-local function is_pending(actor)
-  return redis.call('HGET', keys.actor(actor), fields.state) == words.PENDING
+-- A node that went away may have begun the call, and nothing else will tell: the actor has never lived (then nobody has begun it), or
+-- lives on that very node, whose end costs the attempt.
+local function is_lost_call(actor, former)
+  local record = redis.call('HMGET', keys.actor(actor), fields.state, fields.node)
+  return record[1] ~= words.PENDING and not (record[1] == words.ALIVE and record[2] == former)
 end
 
 local function orphan_call(head, unpinned)
   create_task(head, words.CLAIMED, nil, nil, unpinned)
   local cause = redis.call('HGET', keys.actor(head[14]), fields.cause)
-  orphans[#orphans + 1] = {head, cause or 'The actor is dead and nothing is known of it any more.'}
+  orphans[#orphans + 1] = {head, 'ActorDiedError', cause or 'The actor is dead and nothing is known of it any more.'}
 end
 
-local function submit_call(head, spec, unpinned)
+-- As in Ray, a call that comes while its actor starts again costs one retry.
+local function unavailable_call(head, unpinned)
+  create_task(head, words.CLAIMED, nil, nil, unpinned)
+  local text = 'The actor is unavailable: it is starting again. The call did not run; with max_task_retries it would wait.'
+  orphans[#orphans + 1] = {head, 'ActorUnavailableError', text}
+end
+
+-- `former`: the node that the caller has lost. If the actor lives there the call may have begun, and goes down with it: to charge an
+-- attempt now would charge it twice.
+local function submit_call(head, spec, unpinned, former)
   local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.node)
   if actor[1] == words.ALIVE then
     create_task(head, words.CLAIMED, actor[2], nil, unpinned)
     redis.call('SADD', keys.node_tasks(actor[2]), head[1])
-    post(actor[2], words.MESSAGE_CALL, 1, spec)
+    if actor[2] ~= former then post(actor[2], words.MESSAGE_CALL, 1, spec) end
+  elseif actor[1] == words.RESTARTING and head[7] == 0 then
+    unavailable_call(head, unpinned)
   else
     create_task(head, words.QUEUED, nil, nil, unpinned)
+    if actor[1] == words.RESTARTING then next_attempt(keys.task(head[1]), head[7]) end
     park(head[1], head)
   end
 end
@@ -59,7 +73,7 @@ end
 local function fail_orphans()
   for _, orphan in ipairs(orphans) do
     local head = orphan[1]
-    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, actor_error(head[14], 'ActorDiedError', orphan[2]))
+    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, actor_error(head[14], orphan[2], orphan[3]))
   end
 end
 

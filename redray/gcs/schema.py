@@ -63,6 +63,7 @@ class Reply:
     EXISTS = "EXISTS"
     NOT_FOUND = "NOT_FOUND"
     STALE = "STALE"
+    REFUSED = "REFUSED"  # it cannot be done to one of this kind
     MORE = "MORE"  # a slice is done, call again
     DONE = "DONE"
     NOT_YET = "NOT_YET"
@@ -80,7 +81,7 @@ class Message:
     KEEP = "keep"  # object id: its other copies are gone, so this one must not be dropped for room
     FREE = "free"  # object ids whose memory may be reused
     CALL = "call"  # task id, attempt, spec: an actor's call
-    CANCEL = "cancel"  # task id, force
+    CANCEL = "cancel"  # task id, how: "force", "recursive", both or ""
     KILL = "kill"  # actor id
     RETIRE = "retire"  # actor id: no handle is left
     JOB_ENDED = "job_ended"  # job id: its workers must go
@@ -102,7 +103,7 @@ _FIELD_NAMES = (
     "state job name node attempt retries refs unready unpinned pins watched value size at contains "
     "actor kind returns alive lineage demand "
     # process
-    "last reply route worker pid crashed "
+    "last reply route former worker pid crashed "
     # actor, job, node
     "class namespace creator detached max_restarts restarts max_task_retries methods "
     "cause init_failed function pickled users "

@@ -8,6 +8,8 @@ import msgspec
 
 from redray.gcs.command import Argument, Command
 
+MOST_CANCELLED = 100  # by one call: each may have to wake those that wait for its value
+
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -46,8 +48,10 @@ def running(tasks: Sequence[str]) -> Command:
     return Command("task_running", list(tasks))
 
 
-def cancel(task: str, force: bool) -> Command:
-    return Command("task_cancel", [task, int(force)])
+def cancel(tasks: Sequence[str], how: str, parent: str = "") -> Command:
+    """`how` holds the words "force" and "recursive", or is empty; `parent` is the cancelled task which submitted them.
+    At most `MOST_CANCELLED` tasks."""
+    return Command("task_cancel", [how, parent, *tasks])
 
 
 def refuse(task: str, reason: str) -> Command:

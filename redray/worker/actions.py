@@ -38,6 +38,14 @@ class Interrupt(NamedTuple):
     attempt: int
 
 
+class CancelTasks(NamedTuple):
+    """Wherever they are: `parent`, which submitted them, was cancelled `how`."""
+
+    tasks: list[str]
+    how: str
+    parent: str
+
+
 class Revoke(NamedTuple):
     """Take back what was sent up to `serial` and has not started; which that is, a `Revoked` tells a moment later."""
 
@@ -118,6 +126,7 @@ Action = (
     | Send
     | Dispatch
     | Interrupt
+    | CancelTasks
     | Revoke
     | Kill
     | TellWedged

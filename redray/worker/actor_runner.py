@@ -72,12 +72,13 @@ class Actor:
         self.running: dict[str, TaskContext] = {}
         self._class_name = head.name
         self._gpus = run.gpus
+        self._is_restarted = run.attempt > 1
         self._leaving = threading.Lock()
 
     # ---- what the executor calls -------------------------------------------------------------------------------------
     def construct(self, run: Run) -> Done | None:
         """Load the class and call its `__init__`, in the main thread."""
-        context = TaskContext(self.creation, run.attempt, run.gpus)
+        context = TaskContext(self.creation, run.attempt, run.gpus, is_restarted=self._is_restarted)
         return self.executor.attempt(run, self.creation, context, partial(self.make, run), self.who_creates())
 
     def make(self, run: Run, /, *args: Any, **kwargs: Any) -> None:
@@ -94,7 +95,7 @@ class Actor:
         """Tell the call, if it has not ended. Sync and threaded methods have to look at `is_canceled()` themselves."""
         context = self.running.get(task)
         if context is not None:
-            context.cancelled = True
+            context.cancel(self.host.last_submitted())
 
     def retire(self) -> bool:
         """The node wants the actor to end. True: the main thread may leave now. False: it goes on serving calls that
@@ -103,7 +104,9 @@ class Actor:
 
     # ---- steps of a call, used by all kinds --------------------------------------------------------------------------
     def begin(self, run: Run, head: TaskHead) -> TaskContext:
-        context = self.running[head.task] = TaskContext(head, run.attempt, run.gpus or self._gpus, self.creation)
+        context = self.running[head.task] = TaskContext(
+            head, run.attempt, run.gpus or self._gpus, self.creation, self._is_restarted
+        )
         return context
 
     def method(self, head: TaskHead) -> Callable[..., Any]:
@@ -133,7 +136,9 @@ class Actor:
         return Who(f"{self._class_name}.{head.function}", self.creation.actor, self.instance)
 
     def finish(self, done: Done, head: TaskHead, attempt: int, send: Callable[[Done], None]) -> None:
-        self.running.pop(head.task, None)
+        context = self.running.pop(head.task, None)
+        if context is not None:
+            done.submitted = context.submitted
         if not ActorExitRequested.requested:
             send(done)
             return
@@ -254,12 +259,12 @@ class ThreadedActor(ConcurrentActor):
             self.finish(cancelled_done(head, run.attempt, 0), head, run.attempt, self.send)
             return
         self.host.set_context(context)
-        done = self._outcome(run, head)
+        done = self._outcome(run, head, context)
         self.host.set_context(None)
         output.flush()
         self.finish(done, head, run.attempt, self.send)
 
-    def _outcome(self, run: Run, head: TaskHead) -> Done:
+    def _outcome(self, run: Run, head: TaskHead, context: TaskContext) -> Done:
         """Apart from `_run`: arguments and value must be gone when the `Done` tells which refs this process keeps."""
         started = perf_counter_ns()
         who = self.who(head)
@@ -271,6 +276,8 @@ class ThreadedActor(ConcurrentActor):
                 if self.executor.is_fork:
                     self.executor.end_fork()
             run_us = (perf_counter_ns() - started) // 1000
+            if context.cancelled:
+                return cancelled_done(head, run.attempt, run_us)
             return value_done(self.host, head, run.attempt, value, run_us, who)
         except ActorExitRequested as request:
             return exit_done(head, run.attempt, request.reason)

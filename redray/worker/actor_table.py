@@ -171,6 +171,8 @@ class ActorTable:
             return
         self.run_times.record(actor.method(attempt), run_us)
         if actor.ordered:
+            if self._node.book.cancelled:
+                self._node.withdrawals.interrupt_next(worker)
             self._pump(actor)
         if actor.retiring:
             self._retire_if_done(actor)

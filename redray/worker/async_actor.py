@@ -95,7 +95,7 @@ class AsyncActor(ConcurrentActor):
 
     async def _construct(self, run: Run, cls: Callable[..., Any], args: Any, kwargs: Any) -> None:
         head = self.creation
-        self.host.set_context(TaskContext(head, run.attempt, run.gpus))
+        self.host.set_context(TaskContext(head, run.attempt, run.gpus, is_restarted=self._is_restarted))
         started = perf_counter_ns()
         who = self.who_creates()
         try:
@@ -119,6 +119,9 @@ class AsyncActor(ConcurrentActor):
         try:
             async with self._groups[group]:
                 started = perf_counter_ns()
+                if context.cancelled:
+                    del ready
+                    raise asyncio.CancelledError
                 outcome = self._outcome(run, head, context, ready)
                 del ready  # when the `Done` tells which refs this process keeps, the arguments must be gone
                 done = await outcome
@@ -133,8 +136,6 @@ class AsyncActor(ConcurrentActor):
 
     async def _outcome(self, run: Run, head: TaskHead, context: TaskContext, ready: Arguments | None) -> Done:
         started = perf_counter_ns()
-        if context.cancelled:
-            return cancelled_done(head, run.attempt, 0)
         if not self._is_made:
             return exit_done(head, run.attempt, "its __init__ failed")
         try:
@@ -146,6 +147,8 @@ class AsyncActor(ConcurrentActor):
             if inspect.isawaitable(value):
                 value = await value
             run_us = (perf_counter_ns() - started) // 1000
+            if context.cancelled:  # and it caught the CancelledError
+                return cancelled_done(head, run.attempt, run_us)
             return value_done(self.host, head, run.attempt, value, run_us, self.who(head))
         except asyncio.CancelledError:
             raise

@@ -101,8 +101,10 @@ class ObjectNews(NamedTuple):
 
 
 class CancelRequested(NamedTuple):
+    """`how` holds the words "force" (its worker may be killed) and "recursive" (what it submitted, too)."""
+
     task: str
-    force: bool
+    how: str
 
 
 class KillRequested(NamedTuple):

@@ -106,7 +106,10 @@ class Executor:
 
     def _run_task(self, run: Run, head: TaskHead) -> Done:
         self._environment.prepare(head, run.gpus)
-        return self.attempt(run, head, TaskContext(head, run.attempt, run.gpus), None, Who(head.name))
+        context = TaskContext(head, run.attempt, run.gpus)
+        done = self.attempt(run, head, context, None, Who(head.name))
+        done.submitted = context.submitted
+        return done
 
     def attempt(self, run: Run, head: TaskHead, context: TaskContext, body: Any, who: Who) -> Done:
         """Execute in the main thread, interruptible by the node. `body` None means the function that the head names."""
@@ -119,6 +122,8 @@ class Executor:
                 self._interruptible = True
                 if self.mark.has_cancel():  # its SIGINT may have come before this task did
                     self._on_interrupt()
+                    if context.cancelled:
+                        return cancelled_done(head, run.attempt, 0)
                 if body is None:
                     body = self._host.load_function(head.function, run.function)
                 args, kwargs = arguments(self._host, head, unpack_payload(run.spec), run.values)
@@ -130,6 +135,8 @@ class Executor:
             run_us = (perf_counter_ns() - started) // 1000
             expected = self._expected_us.get(head.function, SHORT_US)
             self._expected_us[head.function] = max(run_us, expected - (expected >> 3))
+            if context.cancelled and head.kind == ACTOR_CALL:  # it looked at its flag, or did not
+                return cancelled_done(head, run.attempt, run_us)
             return value_done(self._host, head, run.attempt, value, run_us, who)
         except KeyboardInterrupt:
             return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
@@ -156,7 +163,7 @@ class Executor:
             return
         context = self._context
         if self._interruptible and context is not None and target == (context.head.task, context.attempt):
-            context.cancelled = True
+            context.cancel(self._host.last_submitted())
             self._interruptible = False  # once: the code that makes an outcome of it must not be hit by another
             raise KeyboardInterrupt
 

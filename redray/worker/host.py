@@ -38,5 +38,8 @@ class Host(Protocol):
         """Serialize a return value: inline if small, else written to shared memory. Raises what serializing or
         allocating raises."""
 
+    def last_submitted(self) -> int:
+        """The number of the last task that this process has submitted. Takes no lock: a signal handler asks."""
+
     def set_context(self, context: TaskContext | None) -> None:
         """`context` runs now, in this thread or asyncio task (a ContextVar knows both)."""

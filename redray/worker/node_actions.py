@@ -119,6 +119,11 @@ class NodeActions(NodeChores):
         work, leftover = (reply[-2], reply[-1]) if reply[0] == b"OK" else (reply[1], [b"-"])  # REPEAT: who knows
         self._handle(events.WorkReceived([_item(item) for item in work], [demand.decode() for demand in leftover]))
 
+    def _cancel_tasks(self, action: actions.CancelTasks) -> None:
+        for first in range(0, len(action.tasks), tasks.MOST_CANCELLED):
+            some = action.tasks[first : first + tasks.MOST_CANCELLED]
+            self._link.call(tasks.cancel(some, action.how, action.parent))
+
     def _record_actor_started(self, action: actions.RecordActorStarted) -> None:
         def on_reply(reply: Any) -> None:
             outcome = reply[0].decode()
@@ -142,6 +147,7 @@ _ACT: dict[type, Callable[[NodeActions, Any], None]] = {
     actions.Send: NodeActions._send,
     actions.Dispatch: NodeActions._dispatch,
     actions.Interrupt: NodeActions._interrupt,
+    actions.CancelTasks: NodeActions._cancel_tasks,
     actions.Revoke: NodeActions._revoke,
     actions.TellWedged: lambda node, action: node._link.plain(
         None, "HSET", node._keys.node(node.id), "wedged", str(int(action.wedged))

@@ -139,6 +139,8 @@ class NodeState:
         claims = []
         for packed in event.specs:
             head = specs.unpack_head(packed)
+            if head.parent:
+                self.withdrawals.submitted(head)
             if head.kind == ACTOR_CALL:
                 claims.append(self.actors.submit_local(event.worker, packed, head))
             else:
@@ -319,6 +321,8 @@ class NodeState:
         if attempt.head.kind == ACTOR_CREATION:
             self.actors.created(attempt, worker, done)
             return
+        if attempt.follow:
+            self.withdrawals.cancel_children(attempt, done.submitted)
         self.book.finish_done(attempt, done)
         if attempt.head.kind == ACTOR_CALL:
             self.actors.call_done(worker, attempt, done.run_us)
@@ -362,6 +366,7 @@ class NodeState:
             return
         started, unstarted = split_started(worker, event.started)
         for attempt in started:
+            self.withdrawals.cancel_children(attempt)
             text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
             self.book.finish_without_value(attempt, Outcome.CRASHED, text)
         for attempt in unstarted:

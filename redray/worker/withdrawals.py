@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from redray.gcs.schema import Outcome
 from redray.messages import Cancel
-from redray.spec import ACTOR_CALL, TASK
+from redray.spec import ACTOR_CALL, TASK, TaskHead
 from redray.worker import actions, events
+from redray.worker.children import Children
 from redray.worker.workers import Attempt, Worker, split_started
 
 if TYPE_CHECKING:
@@ -33,18 +34,45 @@ class Withdrawals:
         if attempt is None:
             return
         node.book.cancelled.add(event.task)
+        if "recursive" in event.how:
+            attempt.follow = event.how
+            self.cancel_children(attempt)
         if not attempt.worker:
             node.backlog.drop(lambda waiting: waiting is attempt)
             node.book.finish_without_value(attempt, Outcome.CANCELLED, "")
             node.actors.call_cancelled(attempt)
         elif attempt.head.kind == ACTOR_CALL:
-            node.out.append(actions.Send(attempt.worker, Cancel(attempt.task)))
-        elif event.force and attempt.head.kind == TASK:
+            self._cancel_call(attempt)
+        elif "force" in event.how and attempt.head.kind == TASK:
             # It may have ended already: the worker must be kept from starting another, which would die in its place.
             attempt.condemned = True
             self._revoke(node.workers[attempt.worker])
         else:
             self.interrupt_next(node.workers[attempt.worker])
+
+    def _cancel_call(self, call: Attempt) -> None:
+        """The main thread of a sync actor runs the method, and reads no frames meanwhile: a signal sets its flag."""
+        actor = self._node.actors.hosted.get(call.head.actor)
+        if actor is not None and actor.ordered:
+            self.interrupt_next(self._node.workers[call.worker])
+        else:
+            self._node.out.append(actions.Send(call.worker, Cancel(call.task)))
+
+    # ---- what a cancelled task has submitted -------------------------------------------------------------------------
+    def submitted(self, head: TaskHead) -> None:
+        """A task that runs here submitted another."""
+        parent = self._node.attempts.get(head.parent)
+        if parent is not None and parent.worker:
+            if parent.children is None:
+                parent.children = Children(parent.worker)
+            parent.children.add(head.task)
+
+    def cancel_children(self, parent: Attempt, last: int | None = None) -> None:
+        """Those that this node has heard of since it was asked; with `last`, up to that number of its worker."""
+        if parent.follow and parent.children is not None:
+            children = parent.children.take(last)
+            if children:
+                self._node.out.append(actions.CancelTasks(children, parent.follow, parent.task))
 
     def interrupt_next(self, worker: Worker) -> None:
         """A worker looks in one place for the attempt to interrupt: the first in its line must stand there."""

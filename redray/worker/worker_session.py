@@ -97,6 +97,9 @@ class WorkerSession(Session):
         self.write_large(f"{task}{index:08x}", serialized)
         return messages.Returned(None, serialized.size, contains)
 
+    def last_submitted(self) -> int:
+        return self._number
+
     def set_context(self, context: TaskContext | None) -> None:
         _context.set(context)
 

@@ -6,13 +6,15 @@ from collections import OrderedDict
 
 from redray.resources import UNIT, Quantities, fits, from_text, from_units, give, take, to_text
 from redray.spec import TaskHead
+from redray.worker.children import Children
 
 
 class Attempt:
     """One attempt of a task that this node has claimed."""
 
     __slots__ = (
-        "attempt", "condemned", "head", "queue", "serial", "spec", "started_ms", "told_running", "values", "worker",
+        "attempt", "children", "condemned", "follow", "head", "queue", "serial", "spec", "started_ms", "told_running",
+        "values", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: bytes, head: TaskHead, attempt: int, values: dict[str, bytes]) -> None:
@@ -26,6 +28,8 @@ class Attempt:
         self.started_ms = 0
         self.told_running = False
         self.condemned = False  # cancelled by force: its worker dies with it
+        self.children: Children | None = None  # what it has submitted
+        self.follow = ""  # how they are to be cancelled with it, "" for not at all
 
     @property
     def task(self) -> str:

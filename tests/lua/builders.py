@@ -192,8 +192,8 @@ class Cluster:
         size = len(value) if not node else 1_000_000
         return self.call(by, objects.put(id, b"" if node else value, size, node, contains))
 
-    def cancel(self, task: str, by: str = DRIVER, force: bool = False) -> Any:
-        return text(self.call(by, tasks.cancel(task, force)))
+    def cancel(self, *ids: str, by: str = DRIVER, how: str = "", parent: str = "") -> Any:
+        return text(self.call(by, tasks.cancel(ids, how, parent)))
 
     def create_actor(
         self, actor: str, by: str = DRIVER, record: actors.ActorRecord | None = None, **changes: Any

@@ -148,9 +148,18 @@ class Control:
                 self.processes[process].route,
             )
         elif head.kind == ACTOR_CALL:
-            self.to_actor(task)
+            self.call(task)
         else:
             self.queue(task)
+
+    def call(self, task: Task) -> None:
+        actor = self.actors.get(task.head.actor)
+        if actor is None or actor.state != "RESTARTING":
+            self.to_actor(task)
+        elif task.retries:
+            self.run_again(task)
+        else:
+            self.end(task, TaskState.FAILED, "ActorUnavailableError")
 
     def must_wait_for(self, id: str) -> bool:
         value = self.values.get(id)

@@ -41,7 +41,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "task_claim": (NODE, tasks.claim("CPU:1", {}, 5)),
     "task_finish": (NODE, tasks.finish("CPU:1", {}, 5, [finish(T)])),
     "task_running": (NODE, tasks.running([T])),
-    "task_cancel": (DRIVER, tasks.cancel(T, False)),
+    "task_cancel": (DRIVER, tasks.cancel([T], "recursive")),
     "task_refuse": (NODE, tasks.refuse(T, "no process is left")),
     "function_export": (DRIVER, tasks.export(FUNCTION, DRIVER, "f", b"pickle", [put_id(1)])),
     "object_put": (DRIVER, objects.put(put_id(1), b"V", 1, "", [])),

@@ -45,12 +45,12 @@ def test_tasks_that_need_a_cancelled_one_go_on_with_its_error(cluster: Cluster) 
     assert cluster.state(T2) == "QUEUED"
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_of_a_claimed_task_it_is_a_request_to_its_node(cluster: Cluster, force: bool) -> None:
+@pytest.mark.parametrize("how", ["", "force", "recursive", "force recursive"])
+def test_of_a_claimed_task_it_is_a_request_to_its_node(cluster: Cluster, how: str) -> None:
     cluster.submit(packed(T1))
     cluster.claim()
-    assert cluster.cancel(T1, force=force) == ["OK", "CLAIMED"]
-    assert cluster.heard(NODE, "cancel") == [(T1, str(int(force)))]
+    assert cluster.cancel(T1, how=how) == ["OK", "CLAIMED"]
+    assert cluster.heard(NODE, "cancel") == [(T1, how)]
     cluster.finish(failure(T1, Outcome.CANCELLED))
     assert cluster.state(T1) == "CANCELLED"
 
@@ -65,9 +65,39 @@ def test_the_node_may_have_finished_first(cluster: Cluster) -> None:
 
 
 def test_an_unknown_task_is_not_found(cluster: Cluster) -> None:
-    assert cluster.cancel(T1) == ["NOT_FOUND"]
-    assert cluster.send_again() == [b"NOT_FOUND"]
+    assert cluster.cancel(T1) == ["OK", ""]
+    assert cluster.send_again()[0] == b"REPEAT"
     assert cluster.names() == set()
+
+
+def test_several_at_once(cluster: Cluster) -> None:
+    cluster.submit(packed(T1), packed(T2))
+    cluster.claim(limit=1)
+    assert cluster.cancel(T1, T2, task_id(3), how="recursive", parent=task_id(50)) == ["OK", "CLAIMED", "CANCELLED", ""]
+    assert cluster.heard(NODE, "cancel") == [(T1, "recursive")]
+
+
+def test_force_is_refused_for_a_call_that_has_not_ended(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1))
+    assert cluster.cancel(T1, how="force") == ["REFUSED"]
+    assert cluster.send_again() == [b"REFUSED"]
+    assert cluster.state(T1) == "QUEUED"
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    assert cluster.cancel(T1, how="force recursive") == ["REFUSED"]
+    cluster.finish(finish(T1))
+    assert cluster.cancel(T1, how="force") == ["OK", "FINISHED"]
+
+
+def test_force_spares_the_calls_among_a_tasks_children(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR)
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    cluster.submit(call(T1, ACTOR, 1), packed(T2))
+    cluster.claim()
+    assert cluster.cancel(T1, T2, how="force recursive", parent=task_id(50)) == ["OK", "CLAIMED", "CLAIMED"]
+    assert cluster.heard(NODE, "cancel") == [(T1, "recursive"), (T2, "force recursive")]
 
 
 def test_the_creation_of_an_actor_is_not_a_task_to_cancel(cluster: Cluster) -> None:

@@ -320,7 +320,7 @@ def test_calls_of_a_restarting_actor_are_parked_in_their_order(cluster: Cluster)
     living_actor(cluster, max_restarts=1)
     cluster.submit(*(call(task_id(n), ACTOR, n) for n in (1, 2, 3, 4)))
     cluster.actor_died(ACTOR)
-    cluster.submit(call(task_id(5), ACTOR, 5))
+    cluster.submit(call(task_id(5), ACTOR, 5, max_retries=1))
     cluster.finish(*(failure(task_id(n), Outcome.HANDED_BACK) for n in (2, 4, 1, 3)))
     assert cluster.claimed(NODE2) == [ACTOR]
     reply = cluster.start_actor(ACTOR, NODE2, attempt=2)

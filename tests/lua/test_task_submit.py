@@ -10,6 +10,7 @@ from redray.gcs.tasks import submit
 from tests.lua.builders import (
     DRIVER,
     NODE,
+    OTHER,
     WORKER,
     Cluster,
     call,
@@ -236,6 +237,38 @@ def test_a_lost_call_with_retries_is_made_again(cluster: Cluster) -> None:
     assert cluster.task(T1)["state"] == "CLAIMED"
     assert [id for id, _ in cluster.heard(NODE, "call")] == ["2"]
     assert cluster.members(cluster.keys.node_tasks(NODE)) == {T1}
+
+
+def lost_with_its_actor(cluster: Cluster, max_retries: int) -> None:
+    """The node of both the driver and the actor is gone, and nobody has taken that node apart yet."""
+    cluster.driver(OTHER, route=NODE)
+    cluster.create_actor(ACTOR, by=OTHER, record=actors.ActorRecord("", "space", "A", 0, 1, 1))
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    cluster.driver(OTHER)
+    cluster.submit(call(task_id(1, OTHER), ACTOR, 1, max_retries=max_retries), by=OTHER, claims="L")
+    assert cluster.reap(NODE) == "DONE"
+
+
+def test_a_call_lost_with_its_actor_costs_one_attempt(cluster: Cluster) -> None:
+    lost_with_its_actor(cluster, max_retries=1)
+    record = cluster.task(task_id(1, OTHER))
+    assert (record["state"], record["attempt"], record["retries"]) == ("QUEUED", "2", "0")
+
+
+def test_a_call_lost_with_its_actor_fails_without_retries(cluster: Cluster) -> None:
+    lost_with_its_actor(cluster, max_retries=0)
+    assert "ActorUnavailableError" in dict(cluster.heard(OTHER, "value"))[returned(task_id(1, OTHER))]
+
+
+def test_a_call_while_its_actor_starts_again_costs_a_retry(cluster: Cluster) -> None:
+    cluster.create_actor(ACTOR, record=actors.ActorRecord("", "space", "A", 0, 1, 0))
+    cluster.claim()
+    cluster.start_actor(ACTOR)
+    assert cluster.actor_died(ACTOR) == ["OK", "RESTARTING"]
+    cluster.submit(call(T1, ACTOR, 1), call(T2, ACTOR, 2, max_retries=1))
+    assert "ActorUnavailableError" in dict(cluster.heard(DRIVER, "value"))[returned(T1)]
+    assert (cluster.state(T2), cluster.task(T2)["retries"]) == ("QUEUED", "0")
 
 
 def test_a_call_of_an_actor_that_has_never_lived_cannot_have_been_lost(cluster: Cluster) -> None:

@@ -71,6 +71,9 @@ class FakeHost:
                 self._posted.clear()
                 self._changed.notify_all()
 
+    def last_submitted(self) -> int:
+        return 0
+
     def load_function(self, function: str, pickled: bytes | None) -> Any:
         return self.functions[function]
 

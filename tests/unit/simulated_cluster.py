@@ -112,7 +112,9 @@ class Cluster:
                 self._lose(task)
             elif claim == "-":
                 task.node = ""
-                if head.kind == ACTOR_CALL:
+                if head.kind == ACTOR_CALL and self.actors[head.actor].state == ActorState.RESTARTING:
+                    self._lose(task)
+                elif head.kind == ACTOR_CALL:
                     self._return_call(task)
                 elif self._enqueue(task):
                     rung[head.demand] = rung.get(head.demand, 0) + 1
@@ -263,16 +265,23 @@ class Cluster:
                 if not dependent.unready and self._enqueue(dependent):
                     self._ring_idle(dependent.head.demand, 1, "")
 
-    def task_cancel(self, _process: str, _route: str, _number: int, id: str, force: bool) -> tuple[Any, ...]:
-        task = self.tasks.get(id)
-        if task is None:
-            return (Reply.NOT_FOUND,)
+    def task_cancel(
+        self, _process: str, _route: str, _number: int, how: str, parent: str, ids: list[str]
+    ) -> tuple[Any, ...]:
+        known = [task for task in map(self.tasks.get, ids) if task is not None]
+        if "force" in how and not parent:
+            if any(task.head.kind == ACTOR_CALL and task.state not in FINAL for task in known):
+                return (Reply.REFUSED,)
+        for task in known:
+            self._cancel(task, how.replace("force", "").strip() if task.head.kind == ACTOR_CALL else how)
+        return (Reply.OK,)
+
+    def _cancel(self, task: Task, how: str) -> None:
         if task.state in (TaskState.QUEUED, TaskState.WAITING):
             self._unqueue(task)
             self._end(task, TaskState.CANCELLED, b"S cancelled")
         elif task.state not in FINAL:
-            self.post(task.node, Message.CANCEL, id, b"1" if force else b"0")
-        return (Reply.OK,)
+            self.post(task.node, Message.CANCEL, task.head.task, how.encode())
 
     def task_refuse(self, _node: str, _route: str, _number: int, id: str) -> tuple[Any, ...]:
         task = self.tasks[id]

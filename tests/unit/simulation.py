@@ -228,6 +228,10 @@ class Node:
         totals = [{name: units / 10_000 for name, units in node.state.ledger.total.items()} for node in alive]
         return {node.id: (node._wedged, total) for node, total in zip(alive, totals, strict=True)}
 
+    def _CancelTasks(self, action: actions.CancelTasks) -> None:
+        self.world.cancelled.update(action.tasks)
+        self.call(None, "task_cancel", action.how, action.parent, action.tasks)
+
     def _Refuse(self, action: actions.Refuse) -> None:
         self.call(None, "task_refuse", action.task)
 
@@ -281,7 +285,7 @@ class Node:
                 Message.RING: lambda: events.Rung(),
                 Message.VALUE: lambda: events.ObjectNews(id, data),
                 Message.CALL: lambda: events.CallReceived(int(id), data),
-                Message.CANCEL: lambda: events.CancelRequested(id, data == b"1"),
+                Message.CANCEL: lambda: events.CancelRequested(id, data.decode()),
                 Message.KILL: lambda: events.KillRequested(id, data.decode()),
                 Message.JOB_ENDED: lambda: events.JobEnded(id),
             }[kind]()

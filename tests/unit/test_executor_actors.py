@@ -152,13 +152,15 @@ def test_064_an_actor_holds_what_its_creation_said() -> None:
 
 
 def test_060_a_cancelled_sync_call_only_gets_a_flag() -> None:
+    seen = []
+
     class Patient:
-        def wait(self) -> bool:
+        def wait(self) -> None:
             began.set()
             assert released.wait(20)
             context = current.get()
             assert context is not None
-            return context.cancelled
+            seen.append(context.cancelled)
 
     began, released = threading.Event(), threading.Event()
     worker = Worker(Patient)
@@ -167,7 +169,8 @@ def test_060_a_cancelled_sync_call_only_gets_a_flag() -> None:
     worker.mark.cancel(call, 1)
     worker.executor._on_interrupt()
     released.set()
-    assert worker.result(call) is True
+    assert worker.done(call).outcome == Outcome.CANCELLED
+    assert seen == [True]
     worker.stop()
 
 

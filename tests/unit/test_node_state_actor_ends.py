@@ -169,7 +169,7 @@ class TestRetirement:
         born(node)
         node.submit(call(2, 1, needs=["0" * 32]))
         assert self.retire(node) == []
-        node.handle(events.CancelRequested(task_id(2), False))
+        node.handle(events.CancelRequested(task_id(2), ""))
         assert len(farewells(node.settle())) == 1
 
     def test_unknown(self, node: Bench) -> None:

@@ -222,7 +222,13 @@ class TestCancel:
     def test_a_call_that_was_sent_is_asked_to_end(self, node: Bench) -> None:
         worker = born(node)
         node.submit(call(2, 1))
-        node.handle(events.CancelRequested(task_id(2), True))
+        node.handle(events.CancelRequested(task_id(2), "force"))
+        assert of(actions.Interrupt, node.settle()) == [actions.Interrupt(worker, task_id(2), 1)]
+
+    def test_the_main_thread_of_a_concurrent_actor_reads_frames(self, node: Bench) -> None:
+        worker = born(node, max_concurrency=2)
+        node.submit(call(2, 1))
+        node.handle(events.CancelRequested(task_id(2), ""))
         out = node.settle()
         assert of(actions.Send, out) == [actions.Send(worker, Cancel(task_id(2)))]
         assert of(actions.Kill, out) == []
@@ -230,7 +236,7 @@ class TestCancel:
     def test_a_call_that_waits_for_an_argument_lets_the_next_pass(self, node: Bench) -> None:
         born(node)
         node.submit(call(2, 1, needs=["0" * 32]), call(3, 2))
-        node.handle(events.CancelRequested(task_id(2), False))
+        node.handle(events.CancelRequested(task_id(2), ""))
         out = node.settle()
         assert node.finished(out) == {2: Outcome.CANCELLED}
         assert node.dispatched(out) == [3]
@@ -240,14 +246,14 @@ class TestCancel:
     def test_an_early_call_keeps_its_number(self, node: Bench) -> None:
         born(node)
         node.submit(call(3, 2), call(4, 3))
-        node.handle(events.CancelRequested(task_id(3), False))
+        node.handle(events.CancelRequested(task_id(3), ""))
         node.settle()
         assert node.dispatched(received(node, call(2, 1))) == [2, 4]
 
     def test_a_cancelled_call_ends_once(self, node: Bench) -> None:
         worker = born(node)
         node.submit(call(2, 1, needs=["0" * 32]))
-        node.handle(events.CancelRequested(task_id(2), False))
+        node.handle(events.CancelRequested(task_id(2), ""))
         assert node.finished(node.settle()) == {2: Outcome.CANCELLED}
         node.gone(worker, started=1)
         assert node.finished(node.settle()) == {}
@@ -255,7 +261,7 @@ class TestCancel:
     def test_a_cancelled_call_that_comes_again_is_another(self, node: Bench) -> None:
         born(node)
         node.submit(call(3, 2))
-        node.handle(events.CancelRequested(task_id(3), False))
+        node.handle(events.CancelRequested(task_id(3), ""))
         node.settle()
         received(node, call(3, 2), attempt=2)
         received(node, call(2, 1))

@@ -124,7 +124,7 @@ def test_the_answer_of_a_dead_worker_does_nothing(node: Bench) -> None:
 
 def test_a_task_that_is_cancelled_while_it_is_taken_back_ends(node: Bench) -> None:
     worker = slow(node)
-    node.handle(events.CancelRequested(node.attempt(3).task, False))
+    node.handle(events.CancelRequested(node.attempt(3).task, ""))
     node.revoked(worker, started=1)
     assert node.finished(node.settle()) == {3: Outcome.CANCELLED}
 
@@ -143,6 +143,6 @@ def test_what_was_sent_after_the_asking_stays(node: Bench) -> None:
 
 def test_nothing_is_sent_to_a_worker_that_may_have_to_die(node: Bench) -> None:
     """It could start between the look and the kill."""
-    node.handle(events.CancelRequested(node.attempt(1).task, True))
+    node.handle(events.CancelRequested(node.attempt(1).task, "force"))
     node.receive(task(5))
     assert node.worker_of(5) == ""

@@ -236,14 +236,14 @@ class TestCancel:
     def test_in_the_backlog(self) -> None:
         node = Bench(1)
         node.receive(task(1))
-        node.handle(events.CancelRequested(task_id(1), False))
+        node.handle(events.CancelRequested(task_id(1), ""))
         assert node.finished(node.settle()) == {1: Outcome.CANCELLED}
         node.ready()
         assert node.dispatched(node.settle()) == []
 
     def test_running(self, node: Bench) -> None:
         node.submit(task(1))
-        node.handle(events.CancelRequested(task_id(1), False))
+        node.handle(events.CancelRequested(task_id(1), ""))
         assert of(actions.Interrupt, node.settle()) == [actions.Interrupt(node.worker_of(1), task_id(1), 1)]
         node.done(1, Outcome.CANCELLED)
         assert node.finished(node.settle()) == {1: Outcome.CANCELLED}
@@ -251,7 +251,7 @@ class TestCancel:
     def test_by_force(self, node: Bench) -> None:
         node.submit(task(1))
         worker = node.worker_of(1)
-        node.handle(events.CancelRequested(task_id(1), True))
+        node.handle(events.CancelRequested(task_id(1), "force"))
         assert of(actions.Kill, node.settle()) == [], "another may run there by now"
         node.revoked(worker, started=1)
         assert of(actions.Kill, node.settle()) == [actions.Kill(worker)]
@@ -260,7 +260,7 @@ class TestCancel:
 
     def test_by_force_spares_the_task_before_it(self) -> None:
         node = short_tasks_in_line(3)
-        node.handle(events.CancelRequested(task_id(3), True))
+        node.handle(events.CancelRequested(task_id(3), "force"))
         node.revoked(node.worker_of(1), started=1)
         out = node.settle()
         assert of(actions.Kill, out) == []
@@ -271,7 +271,7 @@ class TestCancel:
         """The target has ended, and its result is on its way."""
         node = short_tasks_in_line(3)
         worker = node.worker_of(1)
-        node.handle(events.CancelRequested(task_id(1), True))
+        node.handle(events.CancelRequested(task_id(1), "force"))
         node.revoked(worker, started=2)
         assert of(actions.Kill, node.settle()) == []
         node.done(1)
@@ -282,7 +282,7 @@ class TestCancel:
         node = short_tasks_in_line(3)
         worker = node.worker_of(1)
         assert len(of(actions.Revoke, node.tick(SLOW_MS + 1))) == 1
-        node.handle(events.CancelRequested(task_id(1), True))
+        node.handle(events.CancelRequested(task_id(1), "force"))
         assert of(actions.Revoke, node.settle()) == [], "one answer does for both"
         node.revoked(worker, started=1)
         assert of(actions.Kill, node.settle()) == [actions.Kill(worker)]
@@ -290,7 +290,7 @@ class TestCancel:
     def test_nothing_is_given_to_a_worker_that_is_about_to_be_killed(self, node: Bench) -> None:
         node.submit(task(1))
         worker = node.worker_of(1)
-        node.handle(events.CancelRequested(task_id(1), True))
+        node.handle(events.CancelRequested(task_id(1), "force"))
         node.revoked(worker, started=1)
         node.done(1)
         node.receive(task(2), task(3))
@@ -305,8 +305,8 @@ class TestCancel:
         node.done(1, run_us=100)
         node.submit(task(2), task(3), task(4))
         node.settle()
-        node.handle(events.CancelRequested(task_id(3), False))
-        node.handle(events.CancelRequested(task_id(4), False))
+        node.handle(events.CancelRequested(task_id(3), ""))
+        node.handle(events.CancelRequested(task_id(4), ""))
         assert {interrupt.task for interrupt in of(actions.Interrupt, node.settle())} == {task_id(3)}
         node.done(2)
         node.settle()
@@ -315,22 +315,22 @@ class TestCancel:
 
     def test_too_late(self, node: Bench) -> None:
         node.submit(task(1))
-        node.handle(events.CancelRequested(task_id(1), False))
+        node.handle(events.CancelRequested(task_id(1), ""))
         node.done(1)
         assert node.finished(node.settle()) == {1: Outcome.VALUE}
-        node.handle(events.CancelRequested(task_id(1), False))
+        node.handle(events.CancelRequested(task_id(1), ""))
         assert node.settle() == []
 
     def test_a_cancelled_task_is_not_run_elsewhere_when_its_worker_dies(self, node: Bench) -> None:
         node.submit(task(1))
-        node.handle(events.CancelRequested(task_id(1), False))
+        node.handle(events.CancelRequested(task_id(1), ""))
         node.gone(node.worker_of(1))
         out = node.settle()
         assert node.finished(out) == {1: Outcome.CANCELLED}
         assert node.dispatched(out)[1:] == []
 
     def test_unknown(self, node: Bench) -> None:
-        node.handle(events.CancelRequested(task_id(9), True))
+        node.handle(events.CancelRequested(task_id(9), "force"))
         assert node.settle() == []
 
 

@@ -158,7 +158,7 @@ class Scenario:
         if mine:
             id = self.random.choice(mine[-10:])
             self.world.cancelled.add(id)
-            driver.call("task_cancel", id, self.random.random() < 0.5)
+            driver.call("task_cancel", self.random.choice(["", "force", "recursive", "force recursive"]), "", [id])
 
     def kill(self, driver: Driver) -> None:
         mine = [id for id in self.actors if self.makers[id] is driver and id in self.world.cluster.actors]
