@@ -68,13 +68,15 @@ __all__ = [
     "put",
     "remote",
     "runtime_context",
+    "runtime_env",
     "shutdown",
     "timeline",
     "util",
     "wait",
 ]
 
-_ON_FIRST_USE = frozenset(["cloudpickle", "exceptions", "runtime_context", "util"])  # importing redray stays quick
+# Importing redray stays quick.
+_ON_FIRST_USE = frozenset(["cloudpickle", "exceptions", "runtime_context", "runtime_env", "util"])
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from redray import messages, ray_alias
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.config import new_session_directory
+from redray.environments import travelling
 from redray.exceptions import ClusterLostError, RaySystemError
 from redray.gcs import processes
 from redray.gcs.address import Address
@@ -39,7 +41,9 @@ class DriverSession(Session):
         self.node_log = ""
         self._keeps_lease = False
         self._log_to_driver = log_to_driver
-        self._config = msgspec.msgpack.encode(_job_config(self.namespace, runtime_env))
+        job_env = travelling(runtime_env or {})
+        self._live_in(job_env)
+        self._config = msgspec.msgpack.encode(_job_config(self.namespace, job_env))
 
     def hello(self, last: int) -> messages.Hello:
         return messages.Hello(
@@ -143,12 +147,12 @@ class DriverSession(Session):
             connection.close()
 
 
-def _job_config(namespace: str, runtime_env: Any) -> dict[str, Any]:
+def _job_config(namespace: str, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "namespace": namespace,
         "sys_path": [path or os.getcwd() for path in sys.path],
         "cwd": os.getcwd(),
-        "runtime_env": runtime_env or {},
+        "runtime_env": runtime_env,
         "ray_alias": ray_alias.is_installed(),
     }
 

@@ -35,6 +35,10 @@ class Session(Protocol):
         """Of the cluster: address (without a password), node_id, session_dir, dashboard_url, ..."""
 
     @property
+    def runtime_env(self) -> Mapping[str, Any]:
+        """What this process runs in; in a driver, what its job does."""
+
+    @property
     def job_id(self) -> JobID: ...
     @property
     def worker_id(self) -> WorkerID: ...

@@ -56,6 +56,7 @@ class LocalSession(refs.RefKeeper):
             "session_dir": "",
         }
         wanted = {"CPU": num_cpus if num_cpus is not None else os.cpu_count(), "GPU": num_gpus, **(resources or {})}
+        self.runtime_env: dict[str, Any] = {}
         self._resources = {name: float(quantity) for name, quantity in wanted.items() if quantity}
         self._numbers = itertools.count(1)
         self._objects = Objects()

@@ -162,7 +162,8 @@ class JobInfo(_Message, tag=37):
     """What a worker must know of its job before its first task."""
 
     job: str
-    config: dict[str, Any]  # sys_path, cwd, namespace, ...
+    config: dict[str, Any]  # sys_path, cwd, namespace, runtime_env, ...
+    environment: str = ""  # of this worker, if it is not the job's: see redray.environments
 
 
 class Cancel(_Message, tag=38):

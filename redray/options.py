@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redray import signatures, strategies
 from redray.resources import to_text
+
+if TYPE_CHECKING:
+    from redray.runtime_env import RuntimeEnv
 
 DYNAMIC = -2  # num_returns="dynamic": one ref, of a generator of refs
 UNLIMITED = -1
@@ -36,7 +39,7 @@ class TaskOptions(NamedTuple):
     max_calls: int = 0
     priority: int = 0
     scheduling_strategy: strategies.SchedulingStrategy = None
-    runtime_env: Mapping[str, Any] | None = None
+    runtime_env: RuntimeEnv | None = None
     label_selector: Mapping[str, str] | None = None
     fallback_strategy: tuple[Mapping[str, Any], ...] = ()
     generator_backpressure: int = UNLIMITED  # items a streaming generator may run ahead of its reader
@@ -59,7 +62,7 @@ class ActorOptions(NamedTuple):
     demand_held: str = "-"
     priority: int = 0
     scheduling_strategy: strategies.SchedulingStrategy = None
-    runtime_env: Mapping[str, Any] | None = None
+    runtime_env: RuntimeEnv | None = None
     is_async: bool = False
     label_selector: Mapping[str, str] | None = None
     fallback_strategy: tuple[Mapping[str, Any], ...] = ()
@@ -126,6 +129,16 @@ def _retry(given: Mapping[str, Any]) -> Retry:
     return value if isinstance(value, bool) else tuple(value)
 
 
+def _environment(given: Mapping[str, Any]) -> RuntimeEnv | None:
+    """Checked, and a copy: what the caller changes in it later is not meant for this one."""
+    value = given.get("runtime_env")
+    if not value:
+        return None
+    from redray.runtime_env import checked
+
+    return checked(value)
+
+
 def _default_max_retries() -> int:
     text = os.environ.get("REDRAY_TASK_MAX_RETRIES") or os.environ.get("RAY_TASK_MAX_RETRIES")
     return int(text) if text else DEFAULT_MAX_RETRIES
@@ -154,7 +167,7 @@ def task_options(given: Mapping[str, Any], name: str, is_generator: bool) -> Tas
         max_calls=_or(given.get("max_calls"), 1 if demand.get("GPU") else 0),
         priority=_or(given.get("priority"), 0),
         scheduling_strategy=_scheduling(given),
-        runtime_env=given.get("runtime_env"),
+        runtime_env=_environment(given),
         label_selector=given.get("label_selector"),
         fallback_strategy=tuple(given.get("fallback_strategy") or ()),
         generator_backpressure=_or(given.get("_generator_backpressure_num_objects"), UNLIMITED),
@@ -196,7 +209,7 @@ def actor_options(given: Mapping[str, Any], is_async: bool) -> ActorOptions:
         demand_held=held,
         priority=_or(given.get("priority"), 0),
         scheduling_strategy=_scheduling(given),
-        runtime_env=given.get("runtime_env"),
+        runtime_env=_environment(given),
         is_async=is_async,
         label_selector=given.get("label_selector"),
         fallback_strategy=tuple(given.get("fallback_strategy") or ()),

@@ -143,8 +143,9 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> dict[str, Any]:
         """The runtime environment of the task or actor; in a driver that of its job."""
-        found = self._option("runtime_env") or self._session.address_info.get("runtime_env") or {}
-        return dict(found)
+        from redray.runtime_env import RuntimeEnv
+
+        return RuntimeEnv(**self._session.runtime_env, _validate=False)
 
     def get_runtime_env_string(self) -> str:
         """`runtime_env` as JSON."""

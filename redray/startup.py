@@ -136,8 +136,7 @@ def init(
         ValueError: an argument that only a new cluster can have, for one that exists.
     """
     _check_kwargs(kwargs, unused={name for name, value in locals().items() if value != _UNUSED.get(name, value)})
-    if job_config is not None:
-        namespace, runtime_env = _from_job_config(job_config, namespace, runtime_env)
+    namespace, runtime_env = _from_job_config(job_config, namespace, runtime_env)
     new_node = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
@@ -187,13 +186,23 @@ def _log(text: str) -> None:
 
 
 def _from_job_config(config: Any, namespace: str | None, runtime_env: Any) -> tuple[str | None, Any]:
-    """Ray's JobConfig, or anything with its attributes `ray_namespace` and `runtime_env`."""
-    theirs = {"namespace": getattr(config, "ray_namespace", None), "runtime_env": getattr(config, "runtime_env", None)}
-    ours = {"namespace": namespace, "runtime_env": runtime_env}
-    for name, value in theirs.items():
-        if value and ours[name]:
-            raise ValueError(f"'{name}' is given both to init() and in its job_config.")
-    return namespace or theirs["namespace"] or None, runtime_env or theirs["runtime_env"] or None
+    """Ray's JobConfig, or anything with its attributes `ray_namespace` and `runtime_env`; and the environment that
+    whoever submitted this driver as a job left in $RAY_JOB_CONFIG_JSON_ENV_VAR."""
+    theirs = getattr(config, "ray_namespace", None)
+    if theirs and namespace:
+        raise ValueError("'namespace' is given both to init() and in its job_config.")
+    submitted = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    if config is None and not submitted and not runtime_env:
+        return namespace, runtime_env
+    option_checks.check_task({"runtime_env": runtime_env})
+    from redray import runtime_env as environments
+
+    found = environments.merged_with_job(getattr(config, "runtime_env", None), runtime_env)
+    if submitted:
+        import json
+
+        found = environments.merged_with_job(json.loads(submitted).get("runtime_env"), found)
+    return namespace or theirs or None, environments.checked(found) if found else None
 
 
 def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env: object) -> None:

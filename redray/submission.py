@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from redray import refs, spec
+from redray.environments import Environments
 from redray.exceptions import ActorAlreadyExistsError, PendingCallsLimitExceeded, RaySystemError
 from redray.functions import ExportedFunction
 from redray.gcs import actors, tasks
@@ -19,12 +20,12 @@ from redray.sending import FIRST
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
 from redray.store import serialization
 from redray.task_context import TaskContext
-from redray.values import INLINE_BYTES, Values
+from redray.values import INLINE_BYTES
 
 BATCH_BYTES = 8 * 1024
 
 
-class Submission(Values):
+class Submission(Environments):
     """Any thread may submit."""
 
     def __init__(self, kind: str, worker: WorkerID, address: Address, keys: Keys, job: JobID, namespace: str) -> None:
@@ -43,6 +44,8 @@ class Submission(Values):
         if options.max_calls:
             extra["max_calls"] = options.max_calls
         context = self.task_context()
+        if options.runtime_env or self._own_text:
+            _enter(extra, self._environment_for(options.runtime_env, context))
         with self._lock:
             self._export(function)
             head = self._head(TASK, function, options.name, options.demand, options.num_returns, options.max_retries,
@@ -99,6 +102,7 @@ class Submission(Values):
             "name": options.name,
         }
         context = self.task_context()
+        _enter(extra, self._environment_for(options.runtime_env, context))
         namespace = options.namespace if options.namespace is not None else self.namespace
         record = actors.ActorRecord(
             options.name, namespace, cls.name, int(options.detached), options.max_restarts, options.max_task_retries
@@ -222,6 +226,11 @@ class Submission(Values):
             puts.append(ref)
             slots.append((place, len(waits_for)))
             waits_for.append(ref.hex())
+
+
+def _enter(extra: dict[str, Any], environment: str) -> None:
+    if environment:
+        extra["runtime_env"] = environment
 
 
 def _packed_retry(retry: Any) -> Any:

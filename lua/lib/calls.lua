@@ -22,6 +22,7 @@ end
 local function actor_error(actor, class, cause)
   local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed)
   local text = cause .. '\n    class_name: ' .. (record[1] or '?') .. '\n    actor_id: ' .. actor
+  if record[2] == '2' then class = 'RuntimeEnvSetupError' end
   return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
 end
 

@@ -49,6 +49,7 @@ class Outcome:
     RETRY = "RETRY"  # an error that retry_exceptions names: run again while retries are left
     CRASHED = "CRASHED"  # the worker died
     CANCELLED = "CANCELLED"
+    SETUP_FAILED = "SETUP_FAILED"  # of an actor's creation: its runtime environment could not be set up
     HANDED_BACK = "HANDED_BACK"  # never started: back to the queue, no attempt used up
 
 

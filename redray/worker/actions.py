@@ -26,6 +26,7 @@ class Dispatch(NamedTuple):
     run: Run
     function: str
     job: str
+    environment: str
     name: str
     is_call: bool
 
@@ -110,7 +111,8 @@ class RecordActorStarted(NamedTuple):
 class RecordActorDied(NamedTuple):
     actor: str
     attempt: int
-    final: int  # 0: restart it if that is allowed, 1: its end was asked for, 2: its constructor raised
+    final: int  # 0: restart it if that is allowed, 1: its end was asked for, 2: its constructor raised,
+    # 3: its environment could not be set up
     cause: str
 
 

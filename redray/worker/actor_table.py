@@ -38,7 +38,8 @@ class ActorTable:
         actor = self.hosted[creation.task]
         self._node.book.forget(creation)
         if done.outcome != Outcome.VALUE:
-            actor.final, actor.cause = 2, done.detail
+            actor.final = 3 if done.outcome == Outcome.SETUP_FAILED else 2
+            actor.cause = done.detail
             self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, done.detail))
             self._forget(actor)
             self._node.out.append(actions.Kill(worker.id))

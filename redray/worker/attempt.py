@@ -93,6 +93,14 @@ def exit_done(head: TaskHead, attempt: int, reason: str) -> Done:
     return Done(head.task, attempt, Outcome.ERROR, _copies(head, packed), 0)
 
 
+def setup_failed_done(head: TaskHead, attempt: int, reason: str) -> Done:
+    """`Done` for what cannot run, because its runtime environment could not be set up. An actor's callers read the
+    detail."""
+    packed = serialization.pack_system_error("RuntimeEnvSetupError", reason)
+    outcome = Outcome.SETUP_FAILED if head.kind == ACTOR_CREATION else Outcome.ERROR
+    return Done(head.task, attempt, outcome, _copies(head, packed), 0, reason)
+
+
 def cancelled_done(head: TaskHead, attempt: int, run_us: int) -> Done:
     """Without returns: whoever records the end names the task in the error, the same way as for one that never ran."""
     return Done(head.task, attempt, Outcome.CANCELLED, [], run_us)

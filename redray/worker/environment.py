@@ -1,5 +1,5 @@
-"""What a worker process takes over from its job and from the demand of what it runs: import paths, directory,
-variables."""
+"""What a worker process takes over from its job and its runtime environment, and from the demand of what it runs:
+paths, directory, variables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,20 @@ class Environment:
     def __init__(self) -> None:
         self._sets_threads = "OMP_NUM_THREADS" not in os.environ
         self._demand = ""
+        self.failure = ""  # why the runtime environment could not be set up: nothing may run here
 
-    def enter_job(self, job: JobInfo) -> None:
+    def enter(self, job: JobInfo) -> None:
+        """Before the first run of a job, and before any code of its user's is loaded."""
+        self._enter_job(job)
+        wanted = job.config.get("runtime_env") or {}
+        if not job.environment and not wanted:
+            return
+        from redray.worker import environment_setup
+
+        self.failure = environment_setup.enter(environment_setup.wanted(job))
+        self._sets_threads = self._sets_threads and "OMP_NUM_THREADS" not in os.environ
+
+    def _enter_job(self, job: JobInfo) -> None:
         """Import what the driver could import, relative paths included. Entries that this machine does not have are
         left out."""
         directory = job.config.get("cwd")

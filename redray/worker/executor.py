@@ -18,7 +18,16 @@ from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.spec import ACTOR_CALL, TASK, TaskHead, unpack_head, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output, shutdown
-from redray.worker.attempt import Who, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
+from redray.worker.attempt import (
+    Who,
+    arguments,
+    cancelled_done,
+    error_done,
+    exit_code,
+    exit_done,
+    setup_failed_done,
+    value_done,
+)
 from redray.worker.environment import Environment
 from redray.worker.host import Host
 from redray.worker.marks import Mark
@@ -80,7 +89,7 @@ class Executor:
             elif type(work) is Cancel:
                 self._cancel(work.task)
             elif type(work) is JobInfo:
-                self._environment.enter_job(work)
+                self._environment.enter(work)
             elif type(work) is Exit:
                 self._send()
                 if self.actor is None or self.actor.retire():
@@ -91,7 +100,9 @@ class Executor:
         head = unpack_head(run.spec)
         if self._held and self._must_send(head):
             self._send()
-        if head.kind == TASK:
+        if self._environment.failure and head.kind != ACTOR_CALL:
+            self.hold(setup_failed_done(head, run.attempt, self._environment.failure))
+        elif head.kind == TASK:
             self.mark.start(run.serial)
             if run.serial <= self.mark.revoked():  # after the mark: see Mark.revoke
                 self._host.post(HandedBack([run.serial]))

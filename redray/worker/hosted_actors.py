@@ -65,7 +65,8 @@ class HostedActor:
         self.worker = worker
         self.alive = False  # Redis knows that it lives here, and has handed over what waited for it
         self.retiring = False
-        self.final = 0  # 1: its end is wanted, 2: its constructor raised; then it is not restarted
+        # 1: its end is wanted, 2: its constructor raised, 3: it has no environment; then it is not restarted.
+        self.final = 0
         self.cause = ""
         options = creation.head.options
         self.ordered = (

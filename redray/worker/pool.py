@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from redray.messages import Exit
 from redray.worker import actions
-from redray.worker.workers import Worker
+from redray.worker.workers import Attempt, Worker
 
 RESTART_MS = 100  # after a worker that died before it was ready
 IDLE_MS = 1_000  # a worker beyond the CPU count may be idle for so long
@@ -35,17 +35,17 @@ class WorkerPool:
     def is_full(self) -> bool:
         return self.size() >= self.most and not self.starting()
 
-    def start_for(self, job: str, now: int) -> bool:
-        """One more worker, or, where the limit is reached, an idle one of another job makes room. False: not now."""
+    def start_for(self, attempt: Attempt, now: int) -> bool:
+        """One more worker, or, at the limit, an idle one that cannot serve the task makes room. False: not now."""
         if now < self._start_after_ms:
             return False
         if self.size() < self.most:
             self.start()
             return True
         if not any(worker.leaving for worker in self.workers.values()):
-            other = next((worker for worker in self._idle() if worker.job != job), None)
+            other = next((worker for worker in self._idle() if not worker.may_serve(attempt)), None)
             if other is not None:
-                self.let_go(other, "another job needs its place")
+                self.let_go(other, "another job or environment needs its place")
         return False
 
     def start(self) -> None:

@@ -169,7 +169,7 @@ class NodeState:
         if worker is None:
             self.contended = True
             if self.ledger.fits(head.demand) and not self.pool.starting():
-                self.pool.start_for(head.job, self._now)  # it forks while the task makes its way through Redis
+                self.pool.start_for(attempt, self._now)  # it forks while the task makes its way through Redis
             return "-"
         self.attempts[head.task] = attempt
         running = not worker.sent
@@ -252,7 +252,7 @@ class NodeState:
         is_free = self.ledger.fits(head.demand)
         ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function, is_plenty)
         for worker in self.workers.values():
-            if not worker.ready or worker.leaving or worker.actor or worker.job not in ("", head.job):
+            if not worker.ready or worker.leaving or worker.actor or not worker.may_serve(attempt):
                 continue
             if not worker.holds:
                 if is_free:
@@ -282,13 +282,14 @@ class NodeState:
                 continue
             take(attempt.head.demand, free)
             missing += 1
-            if missing > 0 and not self.pool.start_for(attempt.head.job, self._now):
+            if missing > 0 and not self.pool.start_for(attempt, self._now):
                 return
 
     def send(self, worker: Worker, attempt: Attempt) -> None:
         head = attempt.head
         if head.kind != ACTOR_CALL:
-            worker.job = head.job  # an actor belongs to the job that created it, whoever calls
+            # An actor belongs to the job that created it, whoever calls.
+            worker.job, worker.environment = head.job, attempt.environment
         worker.queue = attempt.queue
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
@@ -297,7 +298,11 @@ class NodeState:
         attempt.serial = worker.serial
         gpus = [number for number, _ in worker.gpus]
         run = Run(attempt.spec, attempt.attempt, attempt.values, None, gpus, worker.serial)
-        self.out.append(actions.Dispatch(worker.id, run, head.function, worker.job, head.name, head.kind == ACTOR_CALL))
+        self.out.append(
+            actions.Dispatch(
+                worker.id, run, head.function, worker.job, worker.environment, head.name, head.kind == ACTOR_CALL
+            )
+        )
 
     def _capacity(self) -> tuple[int, dict[str, int]]:
         rooms: dict[str, int] = {}
@@ -306,7 +311,7 @@ class NodeState:
             if worker.holds and not worker.actor and self._takes_ahead(worker):
                 function = next(reversed(worker.sent.values())).head.function
                 room = self._run_times.ahead(function, is_plenty=bool(self.leftover)) - len(worker.sent)
-                if room > 0 and "GPU:" not in worker.holds:
+                if room > 0 and "GPU:" not in worker.holds and not worker.environment:
                     rooms[worker.queue] = rooms.get(worker.queue, 0) + room
             elif not worker.holds and not worker.actor and not worker.leaving:
                 unused += 1

@@ -108,6 +108,7 @@ class WorkerSession(Session):
         if type(message) is messages.JobInfo:
             self.job_id = JobID(bytes.fromhex(message.job))
             self.namespace = str(message.config.get("namespace") or "")
+            self._live_in(message.config.get("runtime_env") or {}, message.environment)
         if type(message) is messages.TakeBack:
             self._hand_back(message.serial)
             return

@@ -13,8 +13,8 @@ class Attempt:
     """One attempt of a task that this node has claimed."""
 
     __slots__ = (
-        "attempt", "children", "condemned", "follow", "head", "queue", "serial", "spec", "started_ms", "told_running",
-        "values", "worker",
+        "attempt", "children", "condemned", "environment", "follow", "head", "queue", "serial", "spec", "started_ms",
+        "told_running", "values", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: bytes, head: TaskHead, attempt: int, values: dict[str, bytes]) -> None:
@@ -22,7 +22,10 @@ class Attempt:
         self.head = head
         self.attempt = attempt
         self.values = values
-        self.queue = f"{head.demand}|{head.job}"
+        self.environment = str(head.options.get("runtime_env", "")) if head.options else ""
+        self.queue = f"{head.demand}|{head.job}"  # as in Redis, but here one worker can run all that is in it
+        if self.environment:
+            self.queue += f"|{self.environment}"
         self.worker = ""
         self.serial = 0  # of the run by which it was sent to its worker
         self.started_ms = 0
@@ -37,17 +40,19 @@ class Attempt:
 
 
 class Worker:
-    """A worker process. `sent` are the attempts it was given, in order; `holds` is the demand it occupies, "" when
-    none; `lent` are the units of CPU that others may use while it is blocked."""
+    """A worker process, which serves one job and one environment ("" is the job's own). `sent` are the attempts it was
+    given, in order; `holds` is the demand it occupies, "" when none; `lent` are the units of CPU that others may use
+    while it is blocked."""
 
     __slots__ = (
-        "actor", "blocked", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue", "ready",
-        "revoking", "sent", "serial", "waits_for",
+        "actor", "blocked", "environment", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue",
+        "ready", "revoking", "sent", "serial", "waits_for",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.job = ""
+        self.environment = ""
         self.ready = False
         self.leaving = False
         self.blocked = False
@@ -61,6 +66,10 @@ class Worker:
         self.serial = 0  # of the run sent last
         self.waits_for: frozenset[str] = frozenset()  # tasks, while it is blocked
         self.revoking = 0  # the serial up to which its unstarted runs are being taken back
+
+    def may_serve(self, attempt: Attempt) -> bool:
+        """A process that has begun to serve a job in an environment serves no other."""
+        return not self.job or (self.job == attempt.head.job and self.environment == attempt.environment)
 
 
 class Ledger:

@@ -31,6 +31,7 @@ class FakeSession:
         self.node_id: NodeID | None = NodeID(b"the-node")
         self.address_info: dict[str, Any] = {"address": "fake://", "dashboard_url": ""}
         self.calls: list[tuple[Any, ...]] = []
+        self.runtime_env: dict[str, Any] = {}
         self.named: dict[tuple[str, str], ActorDescription] = {}
         self.context: Any = None
         self.values: dict[bytes, Any] = {}

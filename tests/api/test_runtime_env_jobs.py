@@ -1,0 +1,51 @@
+"""Runtime environments of whole jobs: given to init, or by who submitted the driver. Spec line 96."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import redray as ray
+from tests.api.test_runtime_env import Keeper, in_env, process, variables
+
+
+def test_096_a_tasks_environment_merges_with_its_jobs(start: Callable[..., Any]) -> None:
+    start(num_cpus=2, runtime_env=in_env(A="job", B="job"))
+    assert ray.get(variables.remote("A", "B")) == ["job", "job"]
+    assert ray.get(variables.options(runtime_env=in_env(B="task")).remote("A", "B")) == ["job", "task"]
+    assert ray.get(Keeper.options(runtime_env=in_env(A="actor")).remote().start.remote("A", "B")) == ["actor", "job"]
+    assert dict(ray.get_runtime_context().runtime_env) == in_env(A="job", B="job")
+    assert ray.get(process.remote()) == ray.get(process.options(runtime_env=in_env(A="job")).remote()), "it is the same"
+
+
+def test_096_job_and_driver_may_not_say_the_same(no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = {"runtime_env": {"env_vars": {"A": "1", "B": "2"}, "config": {"eager_install": False}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(submitted))
+    for conflict in ({"env_vars": {"B": "3"}}, {"config": {"setup_timeout_seconds": 1}}):
+        with pytest.raises(ValueError, match="Failed to merge the Job's runtime env"):
+            ray.init(address="local", num_cpus=1, runtime_env=conflict)
+        assert not ray.is_initialized()
+    ray.init(address="local", num_cpus=1, log_to_driver=False, runtime_env=in_env(C="3"))
+    assert ray.get(variables.remote("A", "B", "C")) == ["1", "2", "3"]
+    ray.shutdown()
+    monkeypatch.setenv("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    ray.init(address="local", num_cpus=1, log_to_driver=False, runtime_env=in_env(B="3"))
+    assert ray.get(variables.remote("A", "B")) == ["1", "3"]
+
+
+def test_096_a_job_config_and_init_may_not_say_the_same(no_cluster: None) -> None:
+    config = SimpleNamespace(ray_namespace=None, runtime_env=in_env(A="1"))
+    with pytest.raises(ValueError, match="Failed to merge the Job's runtime env"):
+        ray.init(address="local", job_config=config, runtime_env=in_env(A="2"))
+    ray.init(address="local", num_cpus=1, log_to_driver=False, job_config=config, runtime_env=in_env(B="2"))
+    assert ray.get(variables.remote("A", "B")) == ["1", "2"]
+
+
+def test_a_mistake_in_init_starts_nothing(no_cluster: None) -> None:
+    with pytest.raises(TypeError):
+        ray.init(address="local", runtime_env={"env_vars": {"A": 1}})
+    assert not ray.is_initialized()
