@@ -15,6 +15,7 @@ class ExportedFunction(NamedTuple):
     id: FunctionID
     pickled: bytes
     name: str
+    contains: tuple[bytes, ...] = ()  # ids of the objects whose refs it captured: they live as long as it does
     target: Any = None  # the function or class itself, for a session that runs it in this process
 
 

@@ -196,6 +196,8 @@ class Hearing(Sending):
         if object_id in self._limited:
             self._pending_calls[self._limited.pop(object_id)] -= 1
         if object_id not in self._table:
+            if kind == Message.VALUE and object_id[:8] == self.worker_id:
+                self._unhandled.dropped(object_id, data, False)
             return
         if kind == Message.VALUE:
             self._arrived[object_id] = data

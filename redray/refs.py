@@ -48,17 +48,17 @@ def set_keeper(new: RefKeeper) -> None:
 
 
 class _Collector(threading.local):
-    found: list[bytes] | None = None
+    found: dict[bytes, None] | None = None
 
 
 _collector = _Collector()
 
 
 @contextmanager
-def collecting() -> Iterator[list[bytes]]:
-    """Within this context pickling a ref (or an actor handle) in this thread appends its object id to the list,
-    once each."""
-    found: list[bytes] = []
+def collecting() -> Iterator[dict[bytes, None]]:
+    """Within this context pickling a ref (or an actor handle) in this thread notes its object id, in first-seen
+    order."""
+    found: dict[bytes, None] = {}
     outer, _collector.found = _collector.found, found
     try:
         yield found
@@ -71,8 +71,8 @@ def note_pickled(object_id: bytes) -> None:
     found = _collector.found
     if found is None:
         keeper.pin(object_id)
-    elif object_id not in found:
-        found.append(object_id)
+    else:
+        found[object_id] = None
 
 
 class ObjectRef(ObjectID, Generic[T]):
@@ -91,7 +91,7 @@ class ObjectRef(ObjectID, Generic[T]):
     def __reduce__(self) -> tuple[Any, tuple[bytes]]:
         binary = self[:]
         note_pickled(binary)
-        return ObjectRef, (binary,)
+        return _arrive, (binary,)
 
     def __copy__(self) -> ObjectRef[T]:
         return self
@@ -125,6 +125,12 @@ _bytes_new = bytes.__new__
 
 def counted(object_id: bytes) -> ObjectRef[Any]:
     """The ref of an id that the session has just counted itself: the hot path of `.remote()`."""
+    return _bytes_new(ObjectRef, object_id)
+
+
+def _arrive(object_id: bytes) -> ObjectRef[Any]:
+    """A ref that comes out of a value. There may be thousands in one: nothing is checked of what `__reduce__` wrote."""
+    keeper.count(object_id)
     return _bytes_new(ObjectRef, object_id)
 
 

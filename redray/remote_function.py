@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ov
 from redray import option_checks, signatures
 from redray import options as option_records
 from redray.current import current
+from redray.refs import collecting
 
 if TYPE_CHECKING:
     from redray.current import Session
@@ -127,12 +128,14 @@ def exported(target: Any, name: str, session: Session) -> ExportedFunction:
     from redray.ids import FunctionID
 
     if session.kind == "local":
-        return ExportedFunction(FunctionID.nil(), b"", name, target)
+        return ExportedFunction(FunctionID.nil(), b"", name, target=target)
     import hashlib
 
-    pickled = _pickle(target, name)
+    with collecting() as contains:
+        pickled = _pickle(target, name)
     _check_size(len(pickled), name)
-    return ExportedFunction(FunctionID(hashlib.sha256(pickled).digest()[:16]), pickled, name, target)
+    id = FunctionID(hashlib.sha256(pickled).digest()[:16])
+    return ExportedFunction(id, pickled, name, tuple(contains), target)
 
 
 def _pickle(target: Any, name: str) -> bytes:

@@ -22,11 +22,13 @@ from redray.gcs.keys import Keys
 from redray.ids import JobID, NodeID, WorkerID
 from redray.ref_table import RefTable
 from redray.task_context import TaskContext
+from redray.unhandled import UnhandledErrors
 
 FIRST = b"\0\0\0\0"  # index of a first return value
 SLICE = 500
 FLUSH_S = 0.001  # what is submitted while something is outstanding waits so long for company
 DROPPED_S = 0.1  # how often a thread looks whether refs were dropped
+LISTEN_S = 10.0  # how long it listens for the error of a task whose refs were dropped before its end
 
 
 class Sending(refs.RefKeeper):
@@ -58,6 +60,8 @@ class Sending(refs.RefKeeper):
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._outstanding: set[bytes] = set()
+        self._unhandled = UnhandledErrors()
+        self._listens_until = 0.0
         self._reader: Any = None
         self._flusher: threading.Thread | None = None
         self._unsent = threading.Event()
@@ -86,8 +90,7 @@ class Sending(refs.RefKeeper):
 
     # ---- refs (RefKeeper) --------------------------------------------------------------------------------------------
     def count(self, object_id: bytes) -> None:
-        with self._lock:
-            self._table.count(object_id)
+        self._table.count(object_id)
         if self.kind == "driver" and not self._unsent.is_set():
             self._wake_flusher()
 
@@ -96,6 +99,9 @@ class Sending(refs.RefKeeper):
 
     def _check_known(self, ids: Iterable[bytes]) -> None:
         """Every ref that was made or received under this session is counted: one that is not is of another cluster."""
+        if not self._table.is_settled:
+            with self._lock:
+                self._table.settle()
         for id in ids:
             if id not in self._table:
                 raise ValueError(
@@ -130,9 +136,14 @@ class Sending(refs.RefKeeper):
         if refs.dropped:
             releases = self._table.take_releases()
             for id in releases:
-                self._arrived.pop(id, None)
+                is_pending = id in self._outstanding
+                self._unhandled.dropped(id, self._arrived.pop(id, None), is_pending)
                 self._asked.discard(id)
-                self._outstanding.discard(id)
+                if is_pending:
+                    self._outstanding.discard(id)
+                    self._listens_until = time.monotonic() + LISTEN_S
+            if self._flusher is None and (self._unhandled.is_due() or self._listens_until):
+                self._start_flusher()
             for first in range(0, len(releases), SLICE):
                 self._call(objects.release([id.hex() for id in releases[first : first + SLICE]]))
         if self._reader is not None and self._reader.unpinned:
@@ -157,24 +168,33 @@ class Sending(refs.RefKeeper):
     def _wake_flusher(self) -> None:
         self._unsent.set()
         if self._flusher is None:
-            self._flusher = threading.Thread(target=self._flush_now_and_then, name="redray-flusher", daemon=True)
-            self._flusher.start()
+            self._start_flusher()
+
+    def _start_flusher(self) -> None:
+        self._flusher = threading.Thread(target=self._flush_now_and_then, name="redray-flusher", daemon=True)
+        self._flusher.start()
 
     def _flush_now_and_then(self) -> None:
         """What the main thread left in the batch, or dropped (`__del__` tells nobody),
-        before it went on with other things."""
+        before it went on with other things; and errors that nobody asks for."""
         while not self._closed:
             if self._unsent.wait(DROPPED_S):
                 time.sleep(FLUSH_S)
                 self._unsent.clear()
-            elif not self._has_dropped():
+            elif not (self._has_dropped() or self._unhandled.is_due() or time.monotonic() < self._listens_until):
                 continue
             if self._closed or self._lost is not None:
                 return
             try:
                 self._flush()
+                if time.monotonic() < self._listens_until:
+                    self._listen_a_little()
+                self._unhandled.report()
             except (ConnectionError, RaySystemError) as error:
                 self._lost = self._lost or error
+
+    def _listen_a_little(self) -> None:
+        """Take in what has come, without waiting. On this floor nobody hears."""
 
     # ---- plain reads, and faults -------------------------------------------------------------------------------------
     def query(self, commands: list[tuple[Any, ...]]) -> list[Any]:

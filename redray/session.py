@@ -107,6 +107,7 @@ class Session(Submission):
         try:
             if self._lost is None and os.getpid() == self._pid:
                 self._flush()
+                self._unhandled.report()
         except (ConnectionError, RaySystemError):
             pass  # nobody is left to say goodbye to
         self._closed = True

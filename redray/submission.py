@@ -157,6 +157,8 @@ class Submission(Environments):
             object_id = base + index.to_bytes(4, "big")
             self._table.add_own(object_id)
             found.append(counted(object_id))
+        if self._flusher is None and self.kind == "driver":
+            self._start_flusher()
         self._batch.append(packed)
         self._batch_bytes += len(packed)
         if not self._outstanding or self._batch_bytes > BATCH_BYTES:
@@ -171,11 +173,14 @@ class Submission(Environments):
 
     def _export(self, function: ExportedFunction) -> None:
         if function.id not in self._exported:
+            self._check_known(function.contains)
+            self._handle(function.contains)
             self._exported.add(function.id)
             self._flush_batch()
             context = self.task_context()
             job = context.head.job if context is not None else self.job_id.hex()
-            self._call(tasks.export(function.id.hex(), job, function.name, function.pickled, []))
+            contains = [ref.hex() for ref in function.contains]
+            self._call(tasks.export(function.id.hex(), job, function.name, function.pickled, contains))
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
     def _pack_arguments(
@@ -191,6 +196,7 @@ class Submission(Environments):
         for place, value in places:
             if isinstance(value, ObjectRef):
                 self._check_known((value,))
+                self._unhandled.handle(value)
                 slots.append((place, len(waits_for)))
                 waits_for.append(value.hex())
         serialized = self._serialize_arguments(args, kwargs, slots)
@@ -200,6 +206,7 @@ class Submission(Environments):
                     self._put_if_large(place, value, slots, waits_for, puts)
             serialized = self._serialize_arguments(args, kwargs, slots)
         self._check_known(serialized.contains)
+        self._handle(serialized.contains)
         keeps = [object_id.hex() for object_id in serialized.contains]
         return serialization.pack(serialized), waits_for, keeps, puts
 

@@ -32,7 +32,10 @@ class Values(Hearing):
 
     def _put_serialized(self, serialized: serialization.Serialized) -> ObjectRef[Any]:
         self._check_known(serialized.contains)
+        self._handle(serialized.contains)
         with self._lock:
+            if self._flusher is None and self.kind == "driver":
+                self._start_flusher()  # it sees when the ref is dropped, whatever the driver does then
             self._number += 1
             object_id = self.worker_id[:] + self._number.to_bytes(4, "big") + PUT_INDEX.to_bytes(4, "big")
         hexed = object_id.hex()
@@ -82,12 +85,14 @@ class Values(Hearing):
             self._want(missing)
             failed = self._wait_for_values(missing, deadline)
             if failed is not None:
+                self._handle(refs)
                 self._raise(failed)
         views = self._bring(refs, deadline)
         values = []
         for ref in refs:
             is_error, value = self._load(ref, views[ref])
             if is_error:
+                self._handle(refs)
                 raise _as_raised(value)
             values.append(value)
         return values
@@ -112,6 +117,11 @@ class Values(Hearing):
                 f"{next(iter(pending)).hex()}. `redray status` shows what the cluster is doing."
             )
         return failed
+
+    def _handle(self, refs: Iterable[bytes]) -> None:
+        """Somebody has seen, or will see, their errors. One `get` raises one error for all that it was asked for."""
+        for ref in refs:
+            self._unhandled.handle(ref)
 
     def _raise(self, ref: ObjectRef[Any]) -> None:
         packed = self._arrived[ref]

@@ -20,7 +20,8 @@ local function publish(id, key, state, returned, node, watched, refs)
     redis.call('SADD', keys.node_objects(node), id)
   end
   if #contains > 0 then contain(key, contains) end
-  wake(id, watched, refs > 0, announcement(inline, size, value_at))
+  -- Of an error the maker hears even if it let the value go: nobody else would tell its user.
+  wake(id, watched, refs > 0 or state == words.FAILED, announcement(inline, size, value_at))
 end
 
 -- The same for a value that may be there already (only a sibling was lost and computed again), or not be wanted any more.

@@ -130,7 +130,7 @@ local function fail_first(task, key, record, state, packed)
     return
   end
   redis.call('HSET', key, fields.state, state, fields.value, packed)
-  wake(task .. '00000000', record[2], tonumber(record[1]) > 0, announcement(packed))
+  wake(task .. '00000000', record[2], tonumber(record[1]) > 0 or state == words.FAILED, announcement(packed))
 end
 
 -- Give every return value of a task the same packed value (an error), and drop what the task counted on.

@@ -91,6 +91,7 @@ class WorkerSession(Session):
     def store_return(self, task: str, index: int, value: Any) -> messages.Returned:
         serialized = serialization.serialize(value)
         contains = [object_id.hex() for object_id in serialized.contains]
+        self._handle(serialized.contains)
         if serialized.size <= INLINE_BYTES:
             packed = serialization.pack(serialized)
             return messages.Returned(packed, len(packed), contains)
