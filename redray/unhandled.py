@@ -47,7 +47,9 @@ class UnhandledErrors:
             if _is_a_tasks(packed) and not any(os.environ.get(name) == "1" for name in SUPPRESS):
                 import logging
 
-                logging.getLogger("redray").error("Unhandled error (suppress with %s=1): %s", SUPPRESS[0], _text(packed))
+                logging.getLogger("redray").error(
+                    "Unhandled error (suppress with %s=1): %s", SUPPRESS[0], _text(packed)
+                )
 
 
 def _is_a_tasks(packed: bytes) -> bool:

@@ -161,7 +161,7 @@ class Executor:
         finally:
             self._context = None
             self._host.set_context(None)
-            output.flush()
+            output.flush(ends_task=head.kind == TASK)
 
     def _on_interrupt(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """SIGINT: the node asks to cancel the attempt that it wrote into shared memory. Anything else that runs here is

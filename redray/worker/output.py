@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections import deque
@@ -11,6 +12,7 @@ from typing import TextIO
 MAX_LINE = 64 * 1024
 TAIL_LINES = 20
 _READ = 64 * 1024
+_END_OF_TASK = b"\0redray: end of task\0"  # a line on stderr: what stands before it says nothing about a later crash
 
 
 # ---- worker ----------------------------------------------------------------------------------------------------------
@@ -25,12 +27,25 @@ def redirect(out: int, err: int) -> None:
     _open_streams()
 
 
-def flush() -> None:
+class _ErrorStream(io.TextIOWrapper):
+    """Knows whether anything was written to it since the last task."""
+
+    was_written = False
+
+    def write(self, text: str) -> int:
+        self.was_written = True
+        return super().write(text)
+
+
+def flush(ends_task: bool = False) -> None:
     """After each task: a partial line must not wait in a buffer for the next one. Streams that user code closed are
-    opened again."""
+    opened again. `ends_task`: what was written belongs to no later task."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
+        if ends_task and isinstance(sys.stderr, _ErrorStream) and sys.stderr.was_written:
+            sys.stderr.was_written = False
+            os.write(2, _END_OF_TASK + b"\n")
     except (ValueError, OSError, AttributeError):  # closed, or replaced by something that is no stream
         restore()
 
@@ -59,13 +74,14 @@ def _open_streams() -> None:
     assert _spare is not None
     os.dup2(_spare[0], 1)
     os.dup2(_spare[1], 2)
-    sys.stdout = sys.__stdout__ = _open(1)  # type: ignore[misc,assignment]
-    sys.stderr = sys.__stderr__ = _open(2)  # type: ignore[misc,assignment]
+    sys.stdout = sys.__stdout__ = _open(1, io.TextIOWrapper)  # type: ignore[misc,assignment]
+    sys.stderr = sys.__stderr__ = _open(2, _ErrorStream)  # type: ignore[misc,assignment]
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
 
 
-def _open(fd: int) -> TextIO:
-    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+def _open(fd: int, kind: type[io.TextIOWrapper]) -> TextIO:
+    raw = open(fd, "wb", closefd=False)
+    return kind(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 # ---- node ------------------------------------------------------------------------------------------------------------
@@ -121,12 +137,24 @@ class LineReader:
             os.close(self.fd)
 
     def _take(self, whole: list[bytes], rest: bytes) -> list[str]:
-        lines = [piece for line in whole for piece in _cut(line)]
+        texts: list[str] = []
+        for line in whole:
+            if line.endswith(_END_OF_TASK):
+                if line != _END_OF_TASK:
+                    texts += _texts(_cut(line.removesuffix(_END_OF_TASK)))
+                self.tail.clear()
+            else:
+                lines = _texts(_cut(line))
+                self.tail.extend(lines)
+                texts += lines
         *full, rest = _cut(rest)
         self._partial = bytearray(rest)
-        texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines + full]
-        self.tail.extend(texts)
-        return texts
+        self.tail.extend(_texts(full))
+        return texts + _texts(full)
+
+
+def _texts(lines: list[bytes]) -> list[str]:
+    return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
 
 def _cut(line: bytes) -> list[bytes]:

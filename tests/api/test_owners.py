@@ -62,7 +62,7 @@ def test_040_a_ref_in_a_closure_stays_valid(size: int) -> None:
 
     @ray.remote(max_calls=1)  # each call loads the function anew
     def read() -> int:
-        return int(len(ray.get(captured[0])))
+        return len(ray.get(captured[0]))
 
     assert ray.get(read.remote()) == size
     captured.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal as os_signal
+import sys
 from typing import Any
 
 import pytest
@@ -59,6 +60,24 @@ def test_045_the_error_of_a_crash_names_the_signal_and_the_last_words() -> None:
 
     with pytest.raises(WorkerCrashedError, match="(?s)dies.*(SIGKILL|signal 9).*last words on stderr"):
         ray.get(dies.remote())
+
+
+@pytest.mark.differs_from_ray("redray's error carries how the process died")
+def test_045_the_last_words_are_those_of_the_task_that_died() -> None:
+    @ray.remote(max_retries=0)
+    def say(text: str, dies: bool) -> int:
+        print(text, file=sys.stderr, end="" if text == "unfinished" else "\n")
+        if dies:
+            os._exit(3)
+        return os.getpid()
+
+    for _ in range(20):
+        # One worker runs several tasks, sooner or later the one that dies.
+        ray.get([say.remote("of another task", False), say.remote("unfinished", False)])
+        with pytest.raises(WorkerCrashedError) as caught:
+            ray.get(say.remote("my last words", True))
+        assert "my last words" in str(caught.value)
+        assert "of another task" not in str(caught.value) and "unfinished" not in str(caught.value)
 
 
 @pytest.mark.differs_from_ray("redray's error carries how the process died")

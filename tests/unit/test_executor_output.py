@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from redray.worker import output
 from redray.worker.marks import Marks
 from redray.worker.output import MAX_LINE, TAIL_LINES, LineReader
 
@@ -72,6 +73,14 @@ def test_a_long_line_comes_in_pieces(pipe: Pipe) -> None:
 def test_the_tail_is_bounded(pipe: Pipe) -> None:
     pipe.write(b"".join(b"%d\n" % number for number in range(100)))
     assert list(pipe.reader.tail) == [str(number) for number in range(100 - TAIL_LINES, 100)]
+
+
+def test_the_tail_begins_after_the_last_task_that_ended(pipe: Pipe) -> None:
+    end = output._END_OF_TASK + b"\n"
+    assert pipe.write(b"of the first\n" + end + b"of the second\nnot finished" + end + b"of the third\n") == [
+        "of the first", "of the second", "not finished", "of the third",
+    ]  # fmt: skip
+    assert list(pipe.reader.tail) == ["of the third"]
 
 
 def test_drain_does_not_wait_for_others_that_hold_the_pipe(pipe: Pipe) -> None:

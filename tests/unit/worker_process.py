@@ -61,6 +61,7 @@ class Worker:
         self.out, self.err = LineReader(forked.stdout_fd), LineReader(forked.stderr_fd)
         self.said: list[Any] = []
         self.printed: list[str] = []
+        self.complained: list[str] = []  # on stderr
         self.at_end = False
         self._buffer = bytearray()
 
@@ -71,7 +72,7 @@ class Worker:
 
     def pump(self) -> None:
         self.printed += self.out.read()
-        self.err.read()
+        self.complained += self.err.read()
         try:
             data = self.channel.recv(1 << 20)
         except BlockingIOError:
@@ -122,7 +123,7 @@ class Node:
         report = self.wait_report(Exited, worker.name)
         self.wait(lambda: worker.at_end, "the end of its channel")
         worker.printed += worker.out.drain()
-        worker.err.drain()
+        worker.complained += worker.err.drain()
         return report
 
     def done(self, worker: Worker, number: int = 1) -> Done:
