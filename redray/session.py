@@ -7,6 +7,7 @@ A session is built in floors, each a file: `sending` (the channel and the batch)
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from redray import refs
@@ -99,6 +100,21 @@ class Session(Submission):
         from redray.cluster_view import free_resources
 
         return free_resources(self.query, self._keys)
+
+    def reader(self) -> Callable[[list[tuple[Any, ...]]], list[Any]]:
+        """`query`, once everything that this process has said so far has arrived: it wants to see what it did."""
+        self._sync()
+        return self.query
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Of the whole cluster, as far as its history goes back."""
+        import time
+
+        from redray.chrome_trace import chrome_events
+        from redray.gcs import history
+
+        time.sleep(2 * history.WRITE_S)  # nodes write what ended that late: what this program has seen shall be in it
+        return chrome_events(history.decoded(self.query(history.read(self._keys))))
 
     # ---- the end -----------------------------------------------------------------------------------------------------
     def close(self) -> None:

@@ -19,7 +19,8 @@ _PLACED = (TaskState.CLAIMED, TaskState.RUNNING)
 _UNFINISHED = (TaskState.WAITING, TaskState.QUEUED, *_PLACED)
 _FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED, ObjectState.READY, ObjectState.LOST)
 _AT_REST = frozenset(
-    "nodes leases tick idle sequence jobs cluster node process inbox node_processes job job_functions fn logs".split()
+    "nodes leases tick idle sequence jobs cluster history node process inbox node_processes job job_functions fn"
+    " logs".split()
 )
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+from redray.gcs import history
 from redray.gcs.client import ReplyError
+from redray.gcs.history import TaskEvent
 from redray.gcs.keys import DEFAULT_TAG, Keys
 from redray.gcs.schema import FIELDS, LIMITS, ActorState, NodeState, TaskState
 from redray.resources import from_text, from_units
@@ -103,6 +105,10 @@ class Inspector:
         """A field that is no text, of each record that has it."""
         found = self._pipeline([("HGET", self._key(family, identifier), FIELDS[field]) for identifier in identifiers])
         return {id: value for id, value in zip(identifiers, found, strict=True) if value is not None}
+
+    def history(self) -> list[TaskEvent]:
+        """Attempts that ended lately, oldest first."""
+        return history.decoded(self._pipeline(history.read(self._keys)))
 
     def heads(self, tasks: Sequence[str]) -> dict[str, TaskHead]:
         """What the cluster knows of these tasks beside their records; of unfinished ones alone, and of those that may

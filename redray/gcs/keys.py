@@ -48,6 +48,7 @@ SINGLETONS: dict[str, str] = {
     "actor_names": "actor_names",  # hash: namespace/name -> actor id
     "jobs": "jobs",  # set: jobs that have not ended
     "chores": "chores",  # list: work in slices, for anybody to do: frees, wake-ups, ends of processes, actors, jobs
+    "history": "history",  # list: attempts that ended lately, for people; capped
     "cluster": "cluster",  # hash: what all processes of the cluster must agree on
 }
 

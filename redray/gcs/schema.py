@@ -120,6 +120,8 @@ LIMITS = {
     "LEASE_MS": 7000,
     "TICK_GAP_MS": 3000,  # nobody renewed for so long: Redis was away
     "LOG_LINES": 2000,
+    "HISTORY_TASKS": 10_000,  # attempts that ended, kept for people to look at: about 2 MB
+    "HISTORY_BATCH": 200,  # of a node at a time: of more, the last ones
     "TOMBSTONE_S": 3600,
 }
 

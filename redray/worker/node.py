@@ -202,6 +202,8 @@ class Node(NodeMail):
             next_time = min(next_time, self._revoking[0][0])
         if not self._is_told():
             next_time = min(next_time, self._next_free)
+        if (due := self._history.due()) is not None:
+            next_time = min(next_time, due)
         return max(0.0, next_time - now)
 
     def _tick_interval(self) -> float:
@@ -239,6 +241,7 @@ class Node(NodeMail):
                 self._dirty.add(link)
         if now >= self._next_free:
             self._tell_free(now)
+        self._write_history(now)
         self._read_revoked(now)
         if now >= self._next_tick:
             self._next_tick = now + RENEW_S

@@ -61,7 +61,7 @@ class NodeActions(NodeChores):
                 link.functions.add(action.function)
                 run.function = pickled
             if not action.is_call:  # an actor prints under its class, whatever method runs
-                link.name = action.name
+                link.name = link.class_name = action.name
             link.held.popleft()
             link.post(run)
             self._dirty.add(link)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redray.gcs import nodes, processes
+from redray.gcs import history, nodes, processes
 from redray.gcs.client import ReplyError
 from redray.gcs.schema import Reply
 from redray.store.janitor import sweep
@@ -59,6 +59,12 @@ class NodeChores(NodeShell):
         if not self._is_told() and self._link.is_up and now >= self._next_free:
             self._told_free, self._next_free = dict(self._state.ledger.free), now + TELL_FREE_S
             self._link.plain(None, "HSET", self._keys.node(self.id), "free", self._state.ledger.free_text())
+
+    def _write_history(self, now: float) -> None:
+        due = self._history.due()
+        if due is not None and now >= due and self._link.is_up:
+            for command in history.append(self._keys, self._history.take()):
+                self._link.plain(lambda _: None, *command)  # a Redis that is full refuses it: nobody depends on it
 
     # ---- chores ------------------------------------------------------------------------------------------------------
     def _reap(self, node: str, leaving: bool, then: Callable[[], None] | None = None) -> None:

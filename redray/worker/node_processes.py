@@ -154,6 +154,9 @@ class NodeProcesses(NodeActions):
                 self._objects.seal(object, link.worker)
         if message.detail and message.outcome == Outcome.VALUE:
             link.name = message.detail  # an actor that says what it prints as
+        attempt = self._state.attempts.get(message.task)
+        if attempt is not None:
+            self._history.note(attempt, message.outcome, link.worker, link.pid, link.class_name, message.run_us)
         self._handle(events.TaskDone(link.worker, message))
 
     def _get_function(self, link: ProcessLink, message: messages.GetFunction) -> None:

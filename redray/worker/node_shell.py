@@ -21,6 +21,7 @@ from redray.resources import to_units
 from redray.store.janitor import SharedDirectory
 from redray.store.local_store import LocalStore
 from redray.worker import events, machine
+from redray.worker.history import History
 from redray.worker.job_book import JobBook
 from redray.worker.launch import NodeConfig
 from redray.worker.node_objects import NodeObjects
@@ -75,6 +76,7 @@ class NodeShell:
         self._drain_until = 0.0
         self._warned: set[str] = set()
         self._revoking: deque[tuple[float, str, int]] = deque()
+        self._history = History(self.id, config.node_ip_address)
         self._told_free: dict[str, int] = {}
         self._next_free = 0.0
 

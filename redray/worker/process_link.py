@@ -25,6 +25,7 @@ class ProcessLink:
         self.taken = 0
         self.acked = 0
         self.name = ""  # of what runs or ran there last, for its output
+        self.class_name = ""  # of the actor that lives there
         self.functions: set[str] = set()
         self.told_job = ""
         self.held: deque[Dispatch] = deque()

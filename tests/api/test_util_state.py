@@ -147,6 +147,19 @@ def test_tasks_that_failed(cluster: None) -> None:
     assert (row.state, row.error_type) == ("FAILED", "TASK_EXECUTION_EXCEPTION")
 
 
+def test_tasks_that_ended_and_whose_values_nobody_holds(cluster: None) -> None:
+    ref = succeed.options(name="gone").remote()
+    id = ref.task_id().hex()
+    ray.get(ref)
+    del ref
+    filters = [("name", "=", "gone"), ("worker_id", "!=", None)]  # it is in the history, and no more in a record
+    row: Any = wait_until(lambda: state.list_tasks(filters=filters, detail=True), what="it")[0]
+    assert (row.task_id, row.state, row.type) == (id, "FINISHED", "NORMAL_TASK")
+    assert row.worker_pid in {worker.pid for worker in state.list_workers()}
+    assert 0 <= row.end_time_ms - row.start_time_ms < 60_000
+    assert state.get_task(id).state == "FINISHED"  # type: ignore[union-attr]
+
+
 def test_calls_of_actors(cluster: None, signal: Signal) -> None:
     actor = Counter.remote()
     ref = actor.wait.remote(signal)

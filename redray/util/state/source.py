@@ -38,12 +38,12 @@ def inspector(address: str | None = None, timeout: float = 30) -> Iterator[Inspe
     """
     with contextlib.ExitStack() as stack:
         session = current.current_or_none()
-        query = getattr(session, "query", None)
+        reader = getattr(session, "reader", None)
         try:
-            if session is not None and query is None:
+            if session is not None and reader is None:
                 raise RaySystemError(f"This session ({session.kind}) has no cluster whose state could be read.")
-            if query is not None and address in (None, "auto"):
-                yield Inspector(_Session(query))
+            if reader is not None and address in (None, "auto"):
+                yield Inspector(_Session(reader()))
                 return
             where = _resolve(address)
             connection = stack.enter_context(contextlib.closing(Connection.open(where, timeout, "redray-state")))

@@ -10,6 +10,7 @@ import msgspec
 
 from redray import spec as specs
 from redray.gcs import schema
+from redray.gcs.history import TaskEvent
 from redray.gcs.inspect import Inspector, Row, quantities
 from redray.util.state.common import (
     MAX_LIMIT,
@@ -92,12 +93,48 @@ _TASK = ("state", "name", "job", "node", "actor", "attempt", "kind")
 
 
 def tasks(inspector: Inspector, only: Sequence[str] | None, detail: bool) -> list[StateSchema]:
-    """Tasks that have not ended, and those that have while somebody holds their value."""
+    """Tasks that have not ended, those that have while somebody holds their value, and those that ended lately."""
+    ended = {event.task: event for event in inspector.history()}
     rows = _records(inspector, "task", _TASK, only)
     heads = inspector.heads([row["id"] for row in rows])
     hosts = sorted({row["actor"] for row in rows if row["kind"] == str(specs.ACTOR_CALL)})
     classes = {row["id"]: row["class"] for row in inspector.records("actor", hosts, ("state", "class"))}
-    return [_task(row, heads.get(row["id"]), classes.get(row["actor"], "")) for row in rows]
+    found = [_task(row, heads.get(row["id"]), classes.get(row["actor"], "")) for row in rows]
+    for task in found:
+        event = ended.pop(task.task_id, None)
+        if event is not None and event.attempt - 1 == task.attempt_number and task.state in ("FINISHED", "FAILED"):
+            _add_history(task, event)
+    wanted = ended.values() if only is None else [ended[id] for id in only if id in ended]
+    return [*found, *map(_past_task, wanted)]
+
+
+def _past_task(event: TaskEvent) -> TaskState:
+    done = event.outcome == schema.Outcome.VALUE
+    cancelled = event.outcome == schema.Outcome.CANCELLED
+    task = TaskState(
+        task_id=event.task,
+        attempt_number=event.attempt - 1,
+        name=event.name,
+        state="FINISHED" if done else "FAILED",
+        job_id=event.job,
+        actor_id=event.actor or (event.task if event.kind == specs.ACTOR_CREATION else None),
+        type=_TASK_TYPES[event.kind],
+        func_or_class_name=event.name,
+        parent_task_id=event.parent,
+        node_id=event.node,
+        worker_id=event.worker,
+        worker_pid=event.pid,
+        error_type=None if done else "TASK_CANCELLED" if cancelled else "TASK_EXECUTION_EXCEPTION",
+        language="PYTHON",
+    )
+    _add_history(task, event)
+    return task
+
+
+def _add_history(task: TaskState, event: TaskEvent) -> None:
+    task.node_id, task.worker_id, task.worker_pid = event.node, event.worker, event.pid
+    task.parent_task_id = event.parent
+    task.start_time_ms, task.end_time_ms = event.start_us // 1000, event.end_us // 1000
 
 
 def full_name(kind: int, name: str, class_name: str) -> str:
