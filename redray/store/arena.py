@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from redray.exceptions import ObjectStoreFullError, RaySystemError
+from redray.store.parts import in_parts
 
 HEADER = mmap.PAGESIZE
 """Bytes at the front that no object may use."""
@@ -136,7 +137,8 @@ class Arena:
         """Copy `pieces` (position in the object, bytes) to the object of `size` bytes at `offset`, reserving first.
 
         Fresh pages are written by system call, which fills them without clearing them first (3.3 GB/s instead of 1.7).
-        Others are mapped many at a time and copied to. Copies of large pieces let other threads run.
+        Others are mapped many at a time and copied to. Copies of large pieces let other threads run, and are made by
+        several at once.
         """
         fresh = self.reserved
         self.reserve(offset + size)
@@ -145,10 +147,14 @@ class Arena:
             if len(piece) < _SMALL:
                 self.memory[start : start + len(piece)] = piece
                 continue
-            known = min(max(fresh - start, 0), len(piece))
             source = memoryview(piece)
-            self._copy(start, source[:known])
-            self._write_fresh(start + known, source[known:])
+            in_parts(source, lambda at, part, start=start: self._fill(start + at, part, fresh))  # type: ignore[misc]
+
+    def _fill(self, start: int, source: memoryview, fresh: int) -> None:
+        """Copy to pages that were used before, below `fresh`, in one way, and to those that were not in another."""
+        known = min(max(fresh - start, 0), len(source))
+        self._copy(start, source[:known])
+        self._write_fresh(start + known, source[known:])
 
     def _write_fresh(self, start: int, source: memoryview) -> None:
         while source:
