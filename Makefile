@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 metadata := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench chaos docs clean
+.PHONY: help demo test slow lint types bench chaos compat docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
@@ -35,6 +35,9 @@ bench: $(VENV)/.bench ## time the standard workloads; beside Ray where it is ins
 
 chaos: $(VENV)/.test ## kill workers, nodes and drivers, real and simulated, and look for anything lost
 	$(bin)/python -m pytest tests/integration/test_faults.py tests/unit/test_simulation.py $(ARGS)
+
+compat: $(VENV)/.test ## run programs written for Ray under redray, and under Ray where RAY_PYTHON has it
+	$(bin)/python -m tests.compat $(ARGS)
 
 docs: $(VENV)/.test ## draw the generated parts of docs/ anew
 	$(bin)/python docs/generate.py
