@@ -12,7 +12,6 @@ from tests.compat.runner import PROGRAMS, expected_of, under_redray, without_cha
 NOT_YET = {
     "environments": "runtime_env: working_dir",
     "placement_group_gang": "placement groups",
-    "process_pool": "ray.util.multiprocessing",
     "streaming_pipeline": "generators",
 }
 

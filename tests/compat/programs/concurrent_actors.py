@@ -96,11 +96,9 @@ def main():
         ordered.note.remote(value)
     print("order", ray.get(ordered.all.remote()))
     shared = Ordered.remote()
-    seen = [entry for entry in max(ray.get([caller.remote(shared, name) for name in "ab"]), key=len)]
-    print(
-        "each caller's own order:",
-        all([n for m, n in seen if m == k] == sorted(n for m, n in seen if m == k) for k in "ab"),
-    )
+    seen = max(ray.get([caller.remote(shared, name) for name in "ab"]), key=len)
+    orders = [[number for name, number in seen if name == one] for one in "ab"]
+    print("each caller's own order:", all(order == sorted(order) for order in orders), max(map(len, orders)))
 
 
 if __name__ == "__main__":

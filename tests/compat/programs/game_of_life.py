@@ -10,12 +10,8 @@ BLINKER = [(15, 15), (15, 16), (15, 17)]
 
 def step(rows):
     """One generation of the inner rows."""
-    neighbours = sum(
-        np.roll(np.roll(rows, down, 0), right, 1)
-        for down in (-1, 0, 1)
-        for right in (-1, 0, 1)
-        if (down, right) != (0, 0)
-    )
+    around = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+    neighbours = sum(np.roll(rows, move, (0, 1)) for move in around)
     return ((neighbours == 3) | ((rows == 1) & (neighbours == 2)))[1:-1].astype(np.int8)
 
 

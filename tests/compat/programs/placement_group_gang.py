@@ -50,10 +50,8 @@ def main():
     print("bundles", group.bundle_count, group.bundle_specs)
     print("cpus left", ray.available_resources().get("CPU"))
 
-    members = [
-        Member.options(scheduling_strategy=strategy(group, rank), max_concurrency=4).remote(rank, 3)
-        for rank in range(3)
-    ]
+    placed = [Member.options(scheduling_strategy=strategy(group, rank), max_concurrency=4) for rank in range(3)]
+    members = [member.remote(rank, 3) for rank, member in enumerate(placed)]
     print("met", ray.get([member.meet.remote(members) for member in members]))
     print("sums", ray.get([member.all_reduce.remote() for member in members]))
     print("in a group", ray.get([member.in_group.remote() for member in members]), ray.get(inside.remote()))
