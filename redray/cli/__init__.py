@@ -1,4 +1,4 @@
-"""The command line: `redray start | stop | status | worker | list | run`. One file per command.
+"""The command line: `redray start | stop | status | worker | list | why | doctor | run`. One file per command.
 
 An error is one sentence on stderr. The exit code is 2 for a command that was written wrong, 1 for one that failed.
 """
@@ -20,6 +20,8 @@ COMMANDS = {
     "status": "status",
     "worker": "worker",
     "list": "listing",
+    "why": "why",
+    "doctor": "doctor",
     "run": "run",
 }
 

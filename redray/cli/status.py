@@ -11,9 +11,9 @@ from redray.cli.options import cluster_options, find_cluster
 from redray.gcs.address import Address
 from redray.gcs.client import Connection
 from redray.gcs.inspect import Inspector
+from redray.gcs.reasons import missing
 from redray.gcs.schema import JobState, NodeState
 from redray.local_cluster import find_local_cluster
-from redray.resources import from_text, from_units
 
 
 @click.command("status", short_help="Show nodes, resources and waiting work.")
@@ -85,8 +85,4 @@ def _number(name: str, quantity: float) -> str:
 
 
 def _impossible(demand: str, alive: list[dict[str, Any]]) -> str:
-    wanted = {name: from_units(units) for name, units in from_text(demand).items()}
-    for row in alive:
-        if all(row["resources"].get(name, 0) >= quantity for name, quantity in wanted.items()):
-            return ""
-    return "   (no node is that large: add one)"
+    return "   (no node is that large: add one)" if missing(demand, [row["resources"] for row in alive]) else ""

@@ -25,6 +25,7 @@ _JOB = ("state", "namespace", "driver", "detached", "started", "ended")
 _ACTOR = ("state", "class", "name", "namespace", "job", "node", "worker", "restarts", "cause")
 _TASK = ("state", "name", "job", "node", "actor", "attempt", "retries", "unready")
 _OBJECT = ("state", "size", "at", "refs")
+CHILDREN_EXAMINED = 10_000
 _ENDED = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 
 
@@ -119,6 +120,20 @@ class Inspector:
             for task, length in zip(tasks, lengths, strict=True)
         ]
         return {task: unpack_head(packed) for task, packed in zip(tasks, self._pipeline(asked), strict=True) if packed}
+
+    def children(self, parent: str, job: str) -> list[str]:
+        """Unfinished tasks of a job that this task submitted. Of a large job only some are looked at."""
+        found: set[str] = set()
+        cursor = b"0"
+        while len(found) < CHILDREN_EXAMINED:
+            cursor, tasks = self._connection.call(
+                "SSCAN", self._key("job_tasks", job), cursor, "COUNT", LIMITS["SLICE"]
+            )
+            found.update(map(_text, tasks))
+            if cursor == b"0":
+                break
+        heads = self.heads(sorted(found))
+        return [task for task, head in heads.items() if head.parent == parent]
 
     def _identifiers(self, family: str) -> Iterator[str]:
         prefix = self._key(family, "")
