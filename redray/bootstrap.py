@@ -59,9 +59,13 @@ class DriverSession(Session):
         if self._log_to_driver:
             from redray.log_reader import LogReader
 
-            self.log_reader = LogReader(self._address, self._keys.logs(self.job_id.hex()))
+            self.log_reader = LogReader(self._address, self._keys.logs(self.job_id.hex()), self._own_node_key())
         self._inbox.connect()
         self._wake_flusher()
+
+    def _own_node_key(self) -> str:
+        welcome = self._channel.welcome
+        return str(self._keys.node(welcome.node)) if welcome is not None else ""
 
     def _go_direct(self) -> None:
         from redray.lease import LeaseKeeper

@@ -59,10 +59,10 @@ class NodeWorkers(NodeProcesses):
             self._unwatch(reader.fileno())
 
     def _publish(self, link: ProcessLink, stream: str, lines: list[str]) -> None:
-        """Printed lines go to the drivers of the job, by way of a capped stream."""
+        """Printed lines go to the drivers of the job, by way of a capped stream. A full Redis refuses them."""
         if lines and link.told_job and not self._jobs.has_ended(link.told_job):
             self._link.plain(
-                None, "XADD", self._keys.logs(link.told_job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
+                lambda _: None, "XADD", self._keys.logs(link.told_job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
                 "name", link.name, "pid", link.pid, "host", self._config.node_ip_address,
                 "stream", stream, "text", "\n".join(lines),
             )  # fmt: skip

@@ -112,3 +112,61 @@ def test_prints_of_other_jobs_are_not_shown(driver: Driver, signal: Signal, tmp_
         assert "a secret" not in driver.finish()
     finally:
         other.kill()
+
+
+REPEATS = """
+import os, sys, time
+import redray as ray
+ray.init("local", num_cpus=2, include_dashboard=False)
+
+@ray.remote
+class Speaker:
+    def speak(self):
+        print("we all say this")
+
+speakers = [Speaker.options(num_cpus=0).remote() for _ in range(4)]
+ray.get([speaker.speak.remote() for speaker in speakers])
+sys.stdout.write("spoken\\n")
+sys.stdout.flush()
+ray.shutdown()
+"""
+
+
+def test_lines_that_many_processes_print_are_shown_once(tmp_path: Path, no_cluster: None) -> None:
+    driver = Driver(tmp_path, REPEATS)
+    output = driver.finish()
+    assert output.count("we all say this") == 2, output
+    assert "we all say this [repeated 3x across cluster]" in output
+    assert "RAY_DEDUP_LOGS=0" in output
+
+
+def test_every_line_is_shown_on_request(tmp_path: Path, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    output = Driver(tmp_path, REPEATS).finish()
+    assert output.count("we all say this") == 4, output
+    assert "repeated" not in output
+
+
+def test_progress_bars_of_tasks(tmp_path: Path, no_cluster: None) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        import redray as ray
+        from redray.experimental import tqdm_ray
+        ray.init("local", num_cpus=2, include_dashboard=False)
+        @ray.remote
+        def work(name):
+            for _ in tqdm_ray.tqdm(range(10), desc=name):
+                pass
+        ray.get([work.remote("left"), work.remote("right")])
+        bar = tqdm_ray.tqdm(desc="own", total=3)
+        bar.update(3)
+        bar.close()
+        ray.shutdown()
+        """,
+    )
+    output = driver.finish()
+    for name in ("left", "right"):
+        assert any(line.startswith(f"{name}: 100%") and "10/10" in line for line in output.splitlines()), output
+    assert "own: 100%" in output
+    assert "redray_progress" not in output
