@@ -35,7 +35,7 @@ if state ~= words.DEAD then
 end
 local slice = 50
 local actors = redis.call('SRANDMEMBER', keys.node_actors(id), slice)
-for _, actor in ipairs(actors) do restart_or_bury(actor, 'The actor died because its node has died.') end
+for _, actor in ipairs(actors) do restart_or_bury(actor, 'The actor is dead because its node has died.') end
 for _, actor in ipairs(actors) do redis.call('SREM', keys.node_actors(id), actor) end
 local tasks = #actors < slice and redis.call('SRANDMEMBER', keys.node_tasks(id), slice) or actors
 if #actors < slice then

@@ -79,10 +79,20 @@ class ActorHandle:
 
     def __getattr__(self, name: str) -> ActorMethod:
         shape = self._shape
-        options = shape.methods.get(name) or _OF_ALL_ACTORS.get(name)
+        options = shape.methods.get(name)
+        if options is None and name in _OF_ALL_ACTORS:
+            options = _OF_ALL_ACTORS[name]._replace(name=f"{shape.class_name}.{name}")
         if options is None:
             raise AttributeError(f"'{shape.class_name}' actors have no method '{name}'.")
         return ActorMethod(self, name, options)
+
+    def __class_getitem__(cls, _item: Any) -> type[ActorHandle]:
+        """`ActorHandle[Counter]` in an annotation: for people and type checkers."""
+        return cls
+
+    @property
+    def _ray_actor_id(self) -> ActorID:
+        return self._actor_id
 
     def __del__(self, _append: Callable[[bytes], None] = refs.dropped.append) -> None:
         _append(self._hold)
@@ -188,7 +198,7 @@ class ActorClass(Generic[T]):
         self._methods = signatures.methods_of(cls)
         is_async = any(signatures.is_async(function) for function, _ in self._methods.values())
         self._options = option_records.actor_options(self._given, is_async)
-        self._shape = ActorShape(cls.__name__, _method_options(self._methods, self._options))
+        self._shape = ActorShape(cls.__name__, _method_options(cls.__name__, self._methods, self._options))
         self._signature = signatures.of_class(cls)
         self._token: object = None  # of the session that has the export
         self._export: Any = None
@@ -278,11 +288,11 @@ class ActorClass(Generic[T]):
 
 
 def _method_options(
-    methods: Mapping[str, tuple[Callable[..., Any], signatures.Signature]], actor: ActorOptions
+    class_name: str, methods: Mapping[str, tuple[Callable[..., Any], signatures.Signature]], actor: ActorOptions
 ) -> dict[str, MethodOptions]:
     found = {}
     for name, (function, signature) in methods.items():
-        plain = option_records.plain_method(signatures.is_generator(function), signature, actor)
+        plain = option_records.plain_method(signatures.is_generator(function), signature, actor, f"{class_name}.{name}")
         found[name] = option_records.method_options(getattr(function, _MARK, {}), plain)
         group = found[name].concurrency_group
         if group and group not in actor.concurrency_groups:
@@ -309,6 +319,11 @@ def method(*functions: Any, **given: Any) -> Any:
         raise AssertionError(
             "The @redray.method decorator is applied either bare or with keyword arguments out of"
             f" {option_checks.METHOD_NAMES}, for example '@redray.method(num_returns=2)'."
+        )
+    unknown = given.keys() - set(option_checks.METHOD_NAMES)
+    if unknown:
+        raise AssertionError(
+            f"Unexpected keyword argument to @redray.method: {sorted(unknown)}. It takes {option_checks.METHOD_NAMES}."
         )
     option_checks.check_method(given)
 

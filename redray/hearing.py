@@ -33,7 +33,9 @@ class Hearing(Sending):
     def __init__(self, kind: str, worker: WorkerID, address: Address, keys: Keys, job: JobID, namespace: str) -> None:
         super().__init__(kind, worker, address, keys, job, namespace)
         self._lagged = False  # the inbox overflowed once: from then on everything wanted is asked for
-        self._limited: dict[bytes, ActorID] = {}  # first return of a call -> its actor, where pending calls are bounded
+        # Where pending calls are bounded: first return of a call -> its actor, and a ref, because its end must be heard
+        # of even if nobody wants the value.
+        self._limited: dict[bytes, tuple[ActorID, list[ObjectRef[Any]]]] = {}
         self._pending_calls: dict[bytes, int] = {}
         self._request = 0
         self._answers: dict[int, messages.Reply] = {}
@@ -194,7 +196,7 @@ class Hearing(Sending):
         object_id = bytes.fromhex(id)
         self._outstanding.discard(object_id)
         if object_id in self._limited:
-            self._pending_calls[self._limited.pop(object_id)] -= 1
+            self._pending_calls[self._limited.pop(object_id)[0]] -= 1
         if object_id not in self._table:
             if kind == Message.VALUE and object_id[:8] == self.worker_id:
                 self._unhandled.dropped(object_id, data, False)

@@ -58,6 +58,7 @@ class ActorOptions(NamedTuple):
     max_concurrency: int = 1
     concurrency_groups: Mapping[str, int] = {}
     max_pending_calls: int = UNLIMITED
+    out_of_order: bool = False  # a call whose argument is not ready lets its caller's later ones pass
     demand_to_place: str = "CPU:1"
     demand_held: str = "-"
     priority: int = 0
@@ -205,6 +206,7 @@ def actor_options(given: Mapping[str, Any], is_async: bool) -> ActorOptions:
         max_concurrency=concurrency,
         concurrency_groups=dict(given.get("concurrency_groups") or {}),
         max_pending_calls=given.get("max_pending_calls") or UNLIMITED,
+        out_of_order=bool(given.get("allow_out_of_order_execution")),
         demand_to_place=to_place,
         demand_held=held,
         priority=_or(given.get("priority"), 0),
@@ -233,9 +235,12 @@ def method_options(given: Mapping[str, Any], base: MethodOptions) -> MethodOptio
     return base._replace(**changes)
 
 
-def plain_method(is_generator: bool, signature: signatures.Signature, actor: ActorOptions) -> MethodOptions:
-    """The options of a method that `@method` says nothing about."""
+def plain_method(
+    is_generator: bool, signature: signatures.Signature, actor: ActorOptions, name: str = ""
+) -> MethodOptions:
+    """The options of a method that `@method` says nothing about. `name` is that of its tasks: class and method."""
     return MethodOptions(
+        name=name,
         num_returns=_returns({}, is_generator),
         max_task_retries=actor.max_task_retries,
         max_pending_calls=actor.max_pending_calls,

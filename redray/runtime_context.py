@@ -67,11 +67,9 @@ class RuntimeContext:
         return context.name if context is not None else None
 
     def get_task_function_name(self) -> str | None:
-        """`f`, or `Class.method`."""
+        """`module.f`, or `module.Class.method`; the module of a script is the name of its file."""
         context = self._session.task_context()
-        if context is None:
-            return None
-        return str(context.head.options.get("function_name") or context.name)
+        return context.function_name if context is not None else None
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the task or actor holds, name to quantity: {"CPU": 1.0} for a plain task, {} for a default actor.

@@ -73,11 +73,20 @@ class Submission(Environments):
             head.sequence = self._sequences[actor_id] = self._sequences.get(actor_id, 0) + 1
             del kept_alive
             if options.max_pending_calls > 0 and options.num_returns > 0:
-                self._limited[bytes.fromhex(head.task) + FIRST] = actor_id
-                self._pending_calls[actor_id] = self._pending_calls.get(actor_id, 0) + 1
+                return self._submit_limited(actor_id, head, payload)
             return self._submit(head, payload)
 
+    def _submit_limited(self, actor_id: ActorID, head: TaskHead, payload: bytes) -> list[ObjectRef[Any]]:
+        kept: list[ObjectRef[Any]] = []
+        self._limited[bytes.fromhex(head.task) + FIRST] = actor_id, kept
+        self._pending_calls[actor_id] = self._pending_calls.get(actor_id, 0) + 1
+        found = self._submit(head, payload)
+        kept.append(found[0])
+        return found
+
     def _check_pending(self, actor_id: ActorID, options: MethodOptions) -> None:
+        if 0 < options.max_pending_calls <= self._pending_calls.get(actor_id, 0):
+            self._listen_a_little()
         if 0 < options.max_pending_calls <= self._pending_calls.get(actor_id, 0):
             raise PendingCallsLimitExceeded(
                 f"The actor {actor_id.hex()} has {options.max_pending_calls} calls of this process pending, "
@@ -99,6 +108,7 @@ class Submission(Environments):
             "max_concurrency": options.max_concurrency,
             "concurrency_groups": dict(options.concurrency_groups),
             "is_async": options.is_async,
+            "out_of_order": options.out_of_order,
             "name": options.name,
         }
         context = self.task_context()
@@ -124,6 +134,8 @@ class Submission(Environments):
         del kept_alive
         if options.name:
             reply = self._await_reply(number)
+            if reply[0] == "REPEAT":
+                reply = self._find_out(head.task, f"{namespace}/{options.name}")
             if reply[0] == "EXISTS":
                 raise ActorAlreadyExistsError(
                     f"The name '{options.name}' is taken in namespace '{namespace}': by actor {reply[1]}. "
@@ -134,6 +146,11 @@ class Submission(Environments):
         with self._lock:
             self._table.add_own(refs.handle_id(actor_id))
         return actor_id
+
+    def _find_out(self, actor: str, full_name: str) -> list[str]:
+        """What the answer to an `actor_create` was that was lost with the node that relayed it."""
+        exists, owner = self.query([("EXISTS", self._keys.actor(actor)), ("HGET", self._keys.actor_names, full_name)])
+        return ["OK"] if exists else ["EXISTS", owner.decode() if owner is not None else "one that has ended"]
 
     def _head(
         self, kind: int, function: ExportedFunction | None, name: str, demand: str, num_returns: int, retries: int,

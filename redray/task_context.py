@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from redray.resources import NOTHING, from_text, from_units
-from redray.spec import ACTOR_CREATION, TaskHead
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
 
 
 class TaskContext:
     """Made once per attempt on the hot path, so everything but the flag is read from the spec's head when asked."""
 
-    __slots__ = ("attempt", "cancelled", "creation", "gpus", "head", "is_restarted", "submitted")
+    __slots__ = ("attempt", "body", "cancelled", "creation", "gpus", "head", "is_restarted", "submitted")
 
     def __init__(
         self,
@@ -22,6 +25,7 @@ class TaskContext:
         self.head = head
         self.attempt = attempt
         self.gpus = gpus
+        self.body: Any = None  # the function that runs, or the class of the actor
         self.creation = creation  # of the actor that this process hosts, None for a plain task
         self.is_restarted = is_restarted  # this process is not the first of that actor
         self.cancelled = False  # somebody asked to cancel; what an actor method can poll
@@ -41,7 +45,19 @@ class TaskContext:
 
     @property
     def name(self) -> str:
-        return self.head.name
+        return f"{self.head.name}.__init__" if self.head.kind == ACTOR_CREATION else self.head.name
+
+    @property
+    def function_name(self) -> str:
+        """`module.f` or `module.Class.method`."""
+        if self.body is None:
+            return self.name
+        parts = [_module(self.body), self.body.__qualname__]
+        if self.head.kind == ACTOR_CREATION:
+            parts.append("__init__")
+        elif self.head.kind == ACTOR_CALL:
+            parts.append(self.head.function)
+        return ".".join(parts)
 
     @property
     def actor(self) -> str:
@@ -59,3 +75,13 @@ class TaskContext:
         else:
             demand = self.head.demand
         return {name: from_units(units) for name, units in from_text(demand).items()}
+
+
+def _module(target: Any) -> str:
+    """Where a function or class is from; of a script, the name of its file, as in Ray."""
+    name = str(target.__module__)
+    if name != "__main__":
+        return name
+    members = [target, *vars(target).values()] if isinstance(target, type) else [target]
+    code = next((member.__code__ for member in members if hasattr(member, "__code__")), None)
+    return os.path.splitext(os.path.basename(code.co_filename))[0] if code is not None else name

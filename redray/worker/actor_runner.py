@@ -107,6 +107,7 @@ class Actor:
         context = self.running[head.task] = TaskContext(
             head, run.attempt, run.gpus or self._gpus, self.creation, self._is_restarted
         )
+        context.body = type(self.instance)
         return context
 
     def method(self, head: TaskHead) -> Callable[..., Any]:

@@ -80,11 +80,11 @@ class ActorTable:
             self._forget(actor)
             self._node.return_to_backlog(creation)
             return
-        cause = actor.cause or f"The actor died unexpectedly: its worker process has died. {detail}"
+        cause = actor.cause or f"The actor is dead because its worker process has died. {detail}"
         self._node.book.forget(actor.creation)
         worker.sent.pop(actor.id, None)
         self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, cause))
-        began, unstarted = split_started(worker, started) if actor.ordered else (list(worker.sent.values()), [])
+        began, unstarted = split_started(worker, started) if actor.serial else (list(worker.sent.values()), [])
         for attempt in began:
             self._node.book.finish_without_value(attempt, Outcome.CRASHED, cause)
         for attempt in unstarted:
@@ -140,7 +140,7 @@ class ActorTable:
         self._look_up_arguments(attempt)
         self._pump(actor)
         sent = self._node.workers[actor.worker].sent
-        attempt.told_running = attempt.task in sent and (not actor.ordered or len(sent) == 1)
+        attempt.told_running = attempt.task in sent and (not actor.serial or len(sent) == 1)
         return "R" if attempt.told_running else "C"
 
     def call_cancelled(self, attempt: Attempt) -> None:
@@ -171,7 +171,7 @@ class ActorTable:
         if actor is None:
             return
         self.run_times.record(actor.method(attempt), run_us)
-        if actor.ordered:
+        if actor.serial:
             if self._node.book.cancelled:
                 self._node.withdrawals.interrupt_next(worker)
             self._pump(actor)
@@ -239,7 +239,7 @@ class ActorTable:
         def may_go(attempt: Attempt) -> bool:
             if not self._is_ready(attempt):
                 return False
-            return not actor.ordered or len(worker.sent) < self.run_times.ahead(actor.method(attempt))
+            return not actor.serial or len(worker.sent) < self.run_times.ahead(actor.method(attempt))
 
         for attempt in actor.sendable(may_go):
             if self._is_wanted(attempt):

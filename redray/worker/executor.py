@@ -136,7 +136,7 @@ class Executor:
                     if context.cancelled:
                         return cancelled_done(head, run.attempt, 0)
                 if body is None:
-                    body = self._host.load_function(head.function, run.function)
+                    body = context.body = self._host.load_function(head.function, run.function)
                 args, kwargs = arguments(self._host, head, unpack_payload(run.spec), run.values)
                 value = body(*args, **kwargs)
             finally:

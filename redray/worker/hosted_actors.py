@@ -8,7 +8,8 @@ number, and waits while earlier ones are still on their way through Redis.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from redray.worker.workers import Attempt
 
@@ -55,6 +56,7 @@ class HostedActor:
         "ordered",
         "restart",
         "retiring",
+        "serial",
         "worker",
     )
 
@@ -69,11 +71,14 @@ class HostedActor:
         self.final = 0
         self.cause = ""
         options = creation.head.options
-        self.ordered = (
+        self.serial = (  # one call at a time, in the main thread of its process
             not options.get("is_async")
             and int(options.get("max_concurrency") or 1) == 1
             and not options.get("concurrency_groups")
         )
+        self.ordered = self.serial and not options.get(
+            "out_of_order"
+        )  # a caller's calls start in the order it made them
         self.callers: dict[str, Caller] = {}
 
     def caller(self, worker: str) -> Caller:
@@ -96,7 +101,7 @@ class HostedActor:
     def sendable(self, may_go: Callable[[Attempt], bool]) -> Iterator[Attempt]:
         """Take from the callers' lines, in turn, the calls that may start now:
         who has called often must not starve others."""
-        if not self.ordered:
+        if not self.serial:
             for caller in self.callers.values():
                 ready = [attempt for attempt in caller.line if may_go(attempt)]
                 caller.line = deque(attempt for attempt in caller.line if attempt not in ready)
@@ -104,12 +109,19 @@ class HostedActor:
             return
         waiting = [id for id, caller in self.callers.items() if caller.line]
         while waiting:
-            waiting = [id for id in waiting if self.callers[id].line and may_go(self.callers[id].line[0])]
+            waiting = [id for id in waiting if self._next(id, may_go) is not None]
             for id in waiting:
-                line = self.callers[id].line
-                if may_go(line[0]):
+                attempt = self._next(id, may_go)
+                if attempt is not None:
                     self.callers[id] = self.callers.pop(id)  # it had its turn
-                    yield line.popleft()
+                    self.callers[id].line.remove(attempt)
+                    yield attempt
+
+    def _next(self, id: str, may_go: Callable[[Attempt], bool]) -> Attempt | None:
+        """The call of this caller that may start now."""
+        line = self.callers[id].line
+        candidates: Iterable[Attempt] = islice(line, 1) if self.ordered else line
+        return next((attempt for attempt in candidates if may_go(attempt)), None)
 
     def drain(self) -> list[Attempt]:
         """All calls that were never sent, in order."""

@@ -25,6 +25,8 @@ def graceful(host: Host, actor: Actor | None, code: int = 0) -> int:
     if actor is not None:
         run_hook(actor.instance)
     atexit._run_exitfuncs()
+    if actor is not None:
+        actor.instance = None  # its __del__ has its chance: the process ends without tidying up
     output.flush()
     host.flush()
     return code

@@ -53,7 +53,7 @@ class Withdrawals:
     def _cancel_call(self, call: Attempt) -> None:
         """The main thread of a sync actor runs the method, and reads no frames meanwhile: a signal sets its flag."""
         actor = self._node.actors.hosted.get(call.head.actor)
-        if actor is not None and actor.ordered:
+        if actor is not None and actor.serial:
             self.interrupt_next(self._node.workers[call.worker])
         else:
             self._node.out.append(actions.Send(call.worker, Cancel(call.task)))

@@ -93,6 +93,18 @@ def test_draining_takes_everything_in_order() -> None:
     assert actor.is_quiet()
 
 
+def test_without_order_a_ready_call_passes_and_callers_still_take_turns() -> None:
+    actor = hosted(out_of_order=True)
+    mine, theirs = numbered(1, 2, 3), numbered(1, 2, maker=OTHER)
+    for attempt in mine:
+        actor.caller(DRIVER).line_up(attempt)
+    for attempt in theirs:
+        actor.caller(OTHER).line_up(attempt)
+    assert actor.serial and not actor.ordered
+    assert list(actor.sendable(lambda attempt: attempt is not mine[0])) == [mine[1], theirs[0], mine[2], theirs[1]]
+    assert list(actor.sendable(lambda attempt: True)) == [mine[0]]
+
+
 def test_ordered_unless_it_runs_several_at_once() -> None:
     assert hosted().ordered
     assert hosted(max_concurrency=1).ordered
