@@ -199,7 +199,7 @@ def test_handles_are_counted_like_refs(session: FakeSession, keeper: Keeper) -> 
     hold = refs.handle_id(handle._actor_id)
     with refs.collecting() as found:
         packed = cloudpickle.dumps([handle, handle])
-    assert found == [hold] and not keeper.pinned
+    assert list(found) == [hold] and not keeper.pinned
     again = cloudpickle.loads(packed)
     assert keeper.counted == [hold]
     cloudpickle.dumps(handle)
