@@ -6,10 +6,21 @@ from typing import Any
 
 from redray import current
 from redray.util.actor_pool import ActorPool
+from redray.util.completion import as_completed, map_unordered
 
-__all__ = ["ActorPool", "list_named_actors", "multiprocessing", "queue", "scheduling_strategies", "state"]
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "joblib",
+    "list_named_actors",
+    "map_unordered",
+    "multiprocessing",
+    "queue",
+    "scheduling_strategies",
+    "state",
+]
 
-_SUBMODULES = frozenset(["multiprocessing", "queue", "scheduling_strategies", "state"])
+_SUBMODULES = frozenset(["joblib", "multiprocessing", "queue", "scheduling_strategies", "state"])
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
