@@ -2,7 +2,7 @@
 --
 -- FLAGS allow-oom
 -- KEYS
---   chores    list     object ids to release, or wake: process: job: actor: parked: and an id
+--   chores    list     object ids to release, or a kind of chore, a colon, and what it is about
 -- ARGV
 --   now       ms       0 = the server's clock
 -- RETURN
@@ -10,6 +10,7 @@
 --   MORE left
 -- @include endings
 -- @include calls
+-- @include streams
 
 local function again(kind, id) redis.call('RPUSH', chores, kind .. ':' .. id) end
 
@@ -88,6 +89,28 @@ function does.job(id)
   redis.call('SREM', keys.jobs, id)
   redis.call('EXPIRE', keys.job(id), limits.TOMBSTONE_S)
   redis.call('DEL', keys.logs(id))
+end
+
+-- Items of a stream whose reader is gone, from one that it had not heard of: "unread:TASK INDEX".
+function does.unread(place)
+  local task, first = string.match(place, '^(%x+) (%d+)$')
+  local items, doomed = tonumber(redis.call('HGET', keys.task(task), fields.items) or 0), {}
+  local last = math.min(items, tonumber(first) + limits.SLICE - 1)
+  for index = tonumber(first), last do
+    local id = item_id(task, index)
+    if redis.call('SREM', keys.holds(string.sub(task, 1, 16)), id) == 1 then doomed[#doomed + 1] = id end
+  end
+  release(doomed)
+  if last < items then again('unread', task .. ' ' .. last + 1) end
+end
+
+-- Items that were lost, and that no attempt will bring any more: "lost:TASK INDEX".
+function does.lost(place)
+  local task, first = string.match(place, '^(%x+) (%d+)$')
+  local items = tonumber(redis.call('HGET', keys.task(task), fields.items) or 0)
+  local last = math.min(items, tonumber(first) + limits.SLICE - 1)
+  for index = tonumber(first), last do give_up_item(task, item_id(task, index)) end
+  if last < items then again('lost', task .. ' ' .. last + 1) end
 end
 
 local objects = {}

@@ -25,7 +25,8 @@ if refusal then return refusal end
 for i = objects_at, #ARGV do
   local id = ARGV[i]
   local key = object_key(id)
-  local object = redis.call('HMGET', key, fields.state, fields.refs, fields.value, fields.size, fields.at)
+  local object = redis.call('HMGET', key, fields.state, fields.refs, fields.value, fields.size, fields.at, fields.items)
+  if object[6] then post(worker, words.MESSAGE_ITEMS, id, object[6]) end
   if not object[2] then
     post(worker, words.MESSAGE_VALUE, id, system_error('ObjectLostError',
       'Object ' .. id .. ' is not in the cluster: it was freed, or the process that made it died before it was recorded.'))

@@ -30,20 +30,8 @@ if refusal then
   if refusal[1] == words.REPEAT then refusal[2] = hand_again(worker, refusal[2]) end
   return refusal
 end
-local finishes = {}
-local at = finishes_at
-while at <= #ARGV do
-  local finish = cmsgpack.unpack(ARGV[at])
-  at = at + 1
-  for _, returned in ipairs(finish[4]) do
-    if returned[1] then
-      if not ARGV[at] then return redis.error_reply('ERR the finish of task ' .. finish[1] .. ' lacks the value of an inline return.') end
-      returned[1] = ARGV[at]
-      at = at + 1
-    end
-  end
-  finishes[#finishes + 1] = finish
-end
+local finishes, problem = read_with_values(finishes_at, 4)
+if not finishes then return redis.error_reply(problem) end
 
 -- every check passed: first write
 local stale = {}

@@ -33,6 +33,7 @@ from redray.api import (
     timeline,
     wait,
 )
+from redray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from redray.ids import ActorID, FunctionID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
 from redray.refs import ObjectRef
 from redray.version import __version__
@@ -41,11 +42,13 @@ ObjectID = ObjectRef  # Ray's older name of it
 
 __all__ = [
     "ActorID",
+    "DynamicObjectRefGenerator",
     "FunctionID",
     "JobID",
     "NodeID",
     "ObjectID",
     "ObjectRef",
+    "ObjectRefGenerator",
     "PlacementGroupID",
     "TaskID",
     "WorkerID",

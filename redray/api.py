@@ -170,7 +170,8 @@ def wait(
         raise TypeError(f"wait() takes a list of ObjectRefs, not a value of type {type(ray_waitables).__name__}.")
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' of wait() cannot be negative: {timeout}.")
-    for kind in set(map(type, ray_waitables)):
+    kinds = set(map(type, ray_waitables))
+    for kind in kinds:
         if not (issubclass(kind, ObjectRef) or getattr(kind, "is_ref_generator", False)):
             raise TypeError(f"wait() takes a list of ObjectRefs, and one element is of type {kind.__name__}.")
     if not ray_waitables:
@@ -179,7 +180,8 @@ def wait(
         raise ValueError("wait() takes a list of unique ObjectRefs, and one occurs twice.")
     if not 0 < num_returns <= len(ray_waitables):
         raise ValueError(f"num_returns={num_returns} is not between 1 and the number of refs, {len(ray_waitables)}.")
-    return session.wait(ray_waitables, int(num_returns), timeout, fetch_local)
+    waits = session.wait if all(issubclass(kind, ObjectRef) for kind in kinds) else session.wait_any
+    return waits(ray_waitables, int(num_returns), timeout, fetch_local)
 
 
 def _is_generator(value: object) -> bool:
@@ -219,7 +221,8 @@ def cancel(ray_waitable: Any, *, force: bool = False, recursive: bool = True) ->
     """
     if not isinstance(ray_waitable, ObjectRef) and not _is_generator(ray_waitable):
         raise TypeError(f"cancel() takes an ObjectRef, not {type(ray_waitable).__name__}. For actors, there is kill().")
-    current.current().cancel(ray_waitable, force, recursive)
+    ref = ray_waitable if isinstance(ray_waitable, ObjectRef) else ray_waitable.completed()
+    current.current().cancel(ref, force, recursive)
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:

@@ -47,7 +47,7 @@ class Session(Protocol):
 
     def submit_task(
         self, function: ExportedFunction, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """One ref per return value; of a generator task one element, its ObjectRefGenerator."""
 
     def create_actor(
@@ -62,12 +62,17 @@ class Session(Protocol):
 
     def submit_actor_call(
         self, actor_id: ActorID, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
-    ) -> list[ObjectRef[Any]]: ...
+    ) -> list[Any]: ...
     def get(self, refs: list[ObjectRef[Any]], timeout: float | None) -> list[Any]: ...
     def put(self, value: Any) -> ObjectRef[Any]: ...
     def wait(
         self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]: ...
+    def wait_any(
+        self, waitables: list[Any], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """`wait` for refs and generators in one list."""
+
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
     def kill_actor(self, actor_id: ActorID, no_restart: bool) -> None: ...
     def lookup_actor(self, name: str, namespace: str) -> ActorDescription | None: ...

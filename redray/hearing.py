@@ -21,10 +21,13 @@ from redray.gcs import objects
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
 from redray.gcs.schema import Message
-from redray.ids import ActorID, JobID, WorkerID
+from redray.ids import HANDLE_INDEX, ActorID, JobID, WorkerID
 from redray.refs import ObjectRef
-from redray.sending import FIRST, SLICE, Sending
+from redray.sending import FIRST, SLICE, STREAM, Sending
 from redray.store import serialization
+
+ACKNOWLEDGE_EVERY = 1_000  # entries of the inbox
+_NO_VALUES = (HANDLE_INDEX.to_bytes(4, "big"), STREAM)  # indexes of what is counted, and has no value
 
 
 class Hearing(Sending):
@@ -188,6 +191,10 @@ class Hearing(Sending):
             for kind, id, data in messages:
                 self._take_news(kind, id, data)
             self._inbox.commit()
+            if self._inbox.unacknowledged > ACKNOWLEDGE_EVERY:  # no call has said so: the inbox would fill up
+                with self._lock:
+                    self._call(objects.hold([]))
+                    self._send_out()
 
     def _take_news(self, kind: str, id: str, data: bytes) -> None:
         if kind == Message.AGAIN:
@@ -195,6 +202,11 @@ class Hearing(Sending):
             return
         object_id = bytes.fromhex(id)
         self._outstanding.discard(object_id)
+        stream = self._streams.get(object_id[:12]) if self._streams else None
+        if stream is not None and kind == Message.ITEMS:
+            self._hear_up_to(stream, int(data))
+        elif stream is not None and object_id != stream.end:
+            self._hear_item(stream, object_id)
         if object_id in self._limited:
             self._pending_calls[self._limited.pop(object_id)[0]] -= 1
         if object_id not in self._table:
@@ -210,13 +222,22 @@ class Hearing(Sending):
             self._arrived[object_id] = Located(int(size), nodes)
         if object_id in self._futures:
             self._fulfil_later(self._futures.pop(object_id))
+        if stream is not None:
+            stream.resolve()
+
+    def _hear_item(self, stream: Any, object_id: bytes) -> None:
+        """See `Streaming`."""
+
+    def _hear_up_to(self, stream: Any, index: int) -> None:
+        """See `Streaming`."""
 
     def _catch_up(self) -> None:
         """The inbox overflowed: ask for everything that has not arrived."""
         self._lagged = True
         self._asked.clear()
         with self._lock:
-            missing = [id for id in self._table.ids() if id not in self._arrived and id[12:] != b"\xff\xff\xff\xfe"]
+            self._call(objects.hold([]))  # makes room in the inbox before the answers come
+            missing = [id for id in self._table.ids() if id not in self._arrived and id[12:] not in _NO_VALUES]
         self._want(missing)
 
     def _hear(self, message: Any) -> None:

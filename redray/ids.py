@@ -7,7 +7,8 @@ in C, being plain bytes.
     WorkerID   8 bytes   random
     TaskID    12 bytes   worker id + number (big endian)
     ActorID   12 bytes   the id of the actor's creation task
-    ObjectID  16 bytes   task id + index: 0.. a return value, PUT_INDEX a value put, HANDLE_INDEX an actor's handles
+    ObjectID  16 bytes   task id + index: 0.. a return value, PUT_INDEX a value put, HANDLE_INDEX an actor's handles,
+                         STREAM_INDEX a generator of items, known to its own process only
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TypeVar
 
 PUT_INDEX = 0xFFFFFFFF
 HANDLE_INDEX = 0xFFFFFFFE
+STREAM_INDEX = 0xFFFFFFFD
 
 _U32 = struct.Struct(">I")
 _Id = TypeVar("_Id", bound="BaseID")

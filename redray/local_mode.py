@@ -19,10 +19,11 @@ from typing import Any
 from redray import exceptions, refs
 from redray.exit import ActorExitRequested
 from redray.functions import ActorDescription, ExportedFunction
+from redray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from redray.ids import HANDLE_INDEX, PUT_INDEX, ActorID, JobID, NodeID, TaskID, WorkerID
 from redray.local_actor import Body, LocalActor
-from redray.local_objects import LocalRefGenerator, Objects, Packed, collect, pack, pack_items, pack_task_error
-from redray.options import ActorOptions, MethodOptions, TaskOptions
+from redray.local_objects import LocalStream, Objects, Packed, collect, pack, pack_items, pack_some, pack_task_error
+from redray.options import DYNAMIC, ActorOptions, MethodOptions, TaskOptions
 from redray.refs import ObjectRef
 from redray.resources import from_text
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, STREAMING, TASK, TaskHead
@@ -110,18 +111,18 @@ class LocalSession(refs.RefKeeper):
         count = 1 if head.kind == ACTOR_CREATION else head.num_returns
         failed, args, kwargs = self._arguments(args, kwargs, name)
         if failed is not None:
-            return [failed] if count < 0 else [failed] * count
+            return [failed] * (1 if count < 0 else count)
         instance = actor.instance if actor is not None else None
         try:
             with self._running(head, actor):
                 value = self._settle(body(*args, **kwargs))
                 return self._pack_returns(value, count, name)
         except (ActorExitRequested, SystemExit) as leaving:
-            return [self._left(leaving, head, actor)] * abs(count)
+            return [self._left(leaving, head, actor)] * (1 if count < 0 else count)
         except KeyboardInterrupt:  # of the person at the debugger
             raise
         except BaseException as error:  # user code may raise anything: it becomes the result
-            return [pack_task_error(error, name, instance, head.actor)] * abs(count)
+            return [pack_task_error(error, name, instance, head.actor)] * (1 if count < 0 else count)
 
     @contextmanager
     def _running(self, head: TaskHead, actor: LocalActor | None) -> Iterator[None]:
@@ -151,7 +152,7 @@ class LocalSession(refs.RefKeeper):
         return None, tuple(found[: len(args)]), dict(zip(kwargs, found[len(args) :], strict=True))
 
     def _settle(self, value: Any) -> Any:
-        """The end of a coroutine; everything else as it is. Async generators become lists."""
+        """The end of a coroutine; everything else as it is. Async generators become plain ones."""
         if hasattr(value, "__aiter__") and hasattr(value, "asend"):
             value = collect(value)
         if not hasattr(value, "cr_await"):
@@ -174,21 +175,29 @@ class LocalSession(refs.RefKeeper):
         return ended.result()
 
     def _pack_returns(self, value: Any, count: int, name: str) -> list[Packed]:
+        if count < 0 and not isinstance(value, Generator):
+            raise ValueError(f"{name}() is to run as a generator, but returned no generator: {type(value).__name__}.")
         if count == STREAMING:
             return list(pack_items(value, name))
+        if count == DYNAMIC:
+            return [pack(DynamicObjectRefGenerator([self._put(item) for item in pack_items(value, name)]))]
+        if isinstance(value, Generator) and count > 0:
+            return pack_some(value, count, name)
         if count == 1:
             return [pack(value)]
         if count == 0:
             return []
-        values = list(value) if isinstance(value, (tuple, list, Generator)) else [value]
+        values = list(value) if isinstance(value, (tuple, list)) else [value]
         if len(values) != count:
             raise ValueError(f"{name}() returned {len(values)} values, but num_returns={count}.")
         return [pack(one) for one in values]
 
     def _refs(self, head: TaskHead, returns: list[Packed]) -> list[Any]:
         task = TaskID.from_hex(head.task)
+        if head.num_returns == STREAMING:
+            returns = [pack(None), *returns]
         made = [self._objects.add(task.object(index), packed) for index, packed in enumerate(returns)]
-        return [LocalRefGenerator(made)] if head.num_returns == STREAMING else made
+        return [ObjectRefGenerator(LocalStream(made[0], made[1:]))] if head.num_returns == STREAMING else made
 
     # ---- actors ------------------------------------------------------------------------------------------------------
     def create_actor(
@@ -226,7 +235,7 @@ class LocalSession(refs.RefKeeper):
         name = f"{actor.class_name}.{method}"
         head = self._head(ACTOR_CALL, options.name or name, "-", options.num_returns, actor=actor_id.hex())
         if actor.death is not None:
-            return self._refs(head, [actor.death] * abs(options.num_returns))
+            return self._refs(head, [actor.death] * (1 if options.num_returns < 0 else options.num_returns))
         return self._refs(head, self._run(head, actor.method(method), args, kwargs, name, actor))
 
     def _left(self, leaving: BaseException, head: TaskHead, actor: LocalActor | None) -> Packed:
@@ -263,7 +272,9 @@ class LocalSession(refs.RefKeeper):
     # ---- objects -----------------------------------------------------------------------------------------------------
     def put(self, value: Any) -> ObjectRef[Any]:
         self._sweep()
-        packed = pack(value)
+        return self._put(pack(value))
+
+    def _put(self, packed: Packed) -> ObjectRef[Any]:
         return self._objects.add(self.worker_id.task(next(self._numbers)).object(PUT_INDEX), packed)
 
     def get(self, refs: list[ObjectRef[Any]], timeout: float | None) -> list[Any]:
@@ -280,6 +291,8 @@ class LocalSession(refs.RefKeeper):
         self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         return refs[:num_returns], refs[num_returns:]  # all ran when they were submitted
+
+    wait_any = wait
 
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:
         future: Future[Any] = Future()

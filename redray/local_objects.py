@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
 from typing import Any, NamedTuple
 
 from redray.exceptions import ObjectLostError, RayTaskError
+from redray.generators import EndOfStream
 from redray.refs import ObjectRef, dropped
 from redray.store import serialization
 
@@ -41,8 +45,30 @@ def pack_items(items: Any, name: str) -> Iterator[Packed]:
         yield pack_task_error(error, name, None, "")
 
 
-async def collect(items: AsyncIterable[Any]) -> list[Any]:
-    return [item async for item in items]
+def pack_some(items: Any, count: int, name: str) -> list[Packed]:
+    """The first `count` items of a generator; those that its body did not come to are its error."""
+    found = list(islice(pack_items(items, name), count))
+    if len(found) < count and not (found and serialization.is_error(found[-1].data)):
+        problem = ValueError(f"Task returned {len(found)} objects, but num_returns={count}.")
+        found.append(pack_task_error(problem, name, None, ""))
+    return found + found[-1:] * (count - len(found))
+
+
+async def collect(items: AsyncIterable[Any]) -> Iterator[Any]:
+    """All items, and then what the generator raised."""
+    found: list[Any] = []
+    try:
+        async for item in items:
+            found.append(item)
+    except Exception as error:  # of the user's: it is raised where it belongs, after the items
+        return _replay(found, error)
+    return _replay(found, None)
+
+
+def _replay(items: list[Any], error: Exception | None) -> Iterator[Any]:
+    yield from items
+    if error is not None:
+        raise error
 
 
 class Objects:
@@ -88,24 +114,25 @@ class Objects:
         return len(self._packed)
 
 
-class LocalRefGenerator:
-    """The refs of a generator that has run to its end."""
+class LocalStream:
+    """The items of a generator that has run to its end. Implements `redray.generators.Stream`."""
 
-    is_ref_generator = True
+    handle = b"\xff" * 16  # names nothing: each item is a ref of its own
 
-    def __init__(self, made: list[ObjectRef[Any]]) -> None:
-        self._refs = iter(made)
+    def __init__(self, end: ObjectRef[None], made: list[ObjectRef[Any]]) -> None:
+        self.end = end
+        self._items = deque(made)
 
-    def __iter__(self) -> LocalRefGenerator:
-        return self
+    def take(self, timeout: float | None) -> ObjectRef[Any] | None:
+        if not self._items:
+            raise EndOfStream
+        return self._items.popleft()
 
-    def __next__(self) -> ObjectRef[Any]:
-        return next(self._refs)
+    def is_ready(self) -> bool:
+        return True
 
-    def __aiter__(self) -> LocalRefGenerator:
-        return self
+    def is_over(self) -> bool:
+        return not self._items
 
-    async def __anext__(self) -> ObjectRef[Any]:
-        for ref in self._refs:
-            return ref
-        raise StopAsyncIteration
+    def future(self) -> Future[None] | None:
+        return None

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 VERSION = 1
+IS_HERE = -1
 HEADER = struct.Struct("<I")
 
 
@@ -57,7 +58,8 @@ class Unblocked(_Message, tag=4):
 
 
 class Allocate(_Message, tag=5):
-    """Ask for `size` bytes of shared memory for `object`. Answered by Reply(request, [offset]) or an error."""
+    """Ask for `size` bytes of shared memory for `object`. Answered by Reply(request, [offset]) or an error; the offset
+    is IS_HERE when the object has been written before."""
 
     request: int
     object: str
@@ -100,6 +102,16 @@ class Done(_Message, tag=8):
     keeps: list[str] = []
     # If it was cancelled: the number of the last task it had submitted by then. What came later was meant to clean up.
     submitted: int = 0
+
+
+class Yielded(_Message, tag=12):
+    """A worker's attempt yielded items, the first being its `first`th, from 1. Without items it asks how far its stream
+    has come. Answered by `StreamNews`, once Redis has them."""
+
+    task: str
+    attempt: int
+    first: int
+    items: list[Returned]
 
 
 class GetFunction(_Message, tag=9):
@@ -182,14 +194,37 @@ class HandedBack(_Message, tag=11):
     serials: list[int]
 
 
+class StreamNews(_Message, tag=41):
+    """How far a stream has come: items that Redis has (0: nothing new), items that its reader has taken (-1: it wants
+    no more, or the attempt is no longer this worker's) and items that were lost since they were published."""
+
+    task: str
+    published: int
+    taken: int
+    missing: int
+
+
 class Exit(_Message, tag=40):
     """Finish what runs, then leave. `reason` ends up in the actor's death message."""
 
     reason: str
 
 
-ToNode = Hello | Call | Blocked | Unblocked | Allocate | Locate | Unpin | Done | GetFunction | ActorExit | HandedBack
-ToProcess = Welcome | Ack | CallReply | Reply | Run | JobInfo | Cancel | TakeBack | Exit
+ToNode = (
+    Hello
+    | Call
+    | Blocked
+    | Unblocked
+    | Allocate
+    | Locate
+    | Unpin
+    | Done
+    | Yielded
+    | GetFunction
+    | ActorExit
+    | HandedBack
+)
+ToProcess = Welcome | Ack | CallReply | Reply | Run | JobInfo | Cancel | TakeBack | StreamNews | Exit
 
 AnyMessage = _Message
 

@@ -19,12 +19,13 @@ from redray.gcs.client import Connection, ConnectionLost
 from redray.gcs.command import Command
 from redray.gcs.inbox import InboxLink
 from redray.gcs.keys import Keys
-from redray.ids import JobID, NodeID, WorkerID
+from redray.ids import STREAM_INDEX, JobID, NodeID, WorkerID
 from redray.ref_table import RefTable
 from redray.task_context import TaskContext
 from redray.unhandled import UnhandledErrors
 
 FIRST = b"\0\0\0\0"  # index of a first return value
+STREAM = STREAM_INDEX.to_bytes(4, "big")
 SLICE = 500
 FLUSH_S = 0.001  # what is submitted while something is outstanding waits so long for company
 DROPPED_S = 0.1  # how often a thread looks whether refs were dropped
@@ -62,6 +63,7 @@ class Sending(refs.RefKeeper):
         self._outstanding: set[bytes] = set()
         self._unhandled = UnhandledErrors()
         self._listens_until = 0.0
+        self._streams: dict[bytes, Any] = {}  # task -> its stream, while this process has the generator
         self._reader: Any = None
         self._flusher: threading.Thread | None = None
         self._unsent = threading.Event()
@@ -135,6 +137,8 @@ class Sending(refs.RefKeeper):
     def _flush_releases(self) -> None:
         if refs.dropped:
             releases = self._table.take_releases()
+            if self._streams:
+                releases = self._end_streams(releases)
             for id in releases:
                 is_pending = id in self._outstanding
                 self._unhandled.dropped(id, self._arrived.pop(id, None), is_pending)
@@ -149,6 +153,18 @@ class Sending(refs.RefKeeper):
         if self._reader is not None and self._reader.unpinned:
             unpinned = self._reader.unpinned
             self._channel.post(messages.Unpin([unpinned.popleft() for _ in range(len(unpinned))]))
+
+    def _end_streams(self, releases: list[bytes]) -> list[bytes]:
+        """Generators among what was dropped; their unread items go with them."""
+        handles = [id for id in releases if id[12:] == STREAM]
+        if not handles:
+            return releases
+        for handle in handles:
+            self._end_stream(handle)
+        return [id for id in releases if id[12:] != STREAM] + self._table.take_releases()
+
+    def _end_stream(self, handle: bytes) -> None:
+        """See `Streaming`."""
 
     def _has_dropped(self) -> bool:
         return bool(refs.dropped or (self._reader is not None and self._reader.unpinned))

@@ -14,18 +14,19 @@ from redray.gcs import actors, tasks
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
 from redray.ids import ActorID, JobID, WorkerID
-from redray.options import ActorOptions, MethodOptions, TaskOptions
+from redray.options import DYNAMIC, ActorOptions, MethodOptions, TaskOptions
 from redray.refs import ObjectRef, counted
 from redray.sending import FIRST
-from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, STREAMING, TASK, TaskHead
 from redray.store import serialization
+from redray.streaming import Streaming
 from redray.task_context import TaskContext
 from redray.values import INLINE_BYTES
 
 BATCH_BYTES = 8 * 1024
 
 
-class Submission(Environments):
+class Submission(Environments, Streaming):
     """Any thread may submit."""
 
     def __init__(self, kind: str, worker: WorkerID, address: Address, keys: Keys, job: JobID, namespace: str) -> None:
@@ -35,7 +36,7 @@ class Submission(Environments):
 
     def submit_task(
         self, function: ExportedFunction, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         self._check_usable()
         payload, waits_for, keeps, kept_alive = self._pack_arguments(args, kwargs)
         extra: dict[str, Any] = {}
@@ -43,19 +44,20 @@ class Submission(Environments):
             extra["retry_exceptions"] = _packed_retry(options.retry_exceptions)
         if options.max_calls:
             extra["max_calls"] = options.max_calls
+        num_returns = _returns(options, extra)
         context = self.task_context()
         if options.runtime_env or self._own_text:
             _enter(extra, self._environment_for(options.runtime_env, context))
         with self._lock:
             self._export(function)
-            head = self._head(TASK, function, options.name, options.demand, options.num_returns, options.max_retries,
+            head = self._head(TASK, function, options.name, options.demand, num_returns, options.max_retries,
                               waits_for, keeps, options.priority, context, extra)  # fmt: skip
             del kept_alive
             return self._submit(head, payload)
 
     def submit_actor_call(
         self, actor_id: ActorID, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         self._check_usable()
         payload, waits_for, keeps, kept_alive = self._pack_arguments(args, kwargs)
         self._check_pending(actor_id, options)
@@ -64,24 +66,25 @@ class Submission(Environments):
             extra["concurrency_group"] = options.concurrency_group
         if options.retry_exceptions:
             extra["retry_exceptions"] = _packed_retry(options.retry_exceptions)
+        num_returns = _returns(options, extra)
         context = self.task_context()
         with self._lock:
-            head = self._head(ACTOR_CALL, None, options.name or method, "-", options.num_returns,
+            head = self._head(ACTOR_CALL, None, options.name or method, "-", num_returns,
                               options.max_task_retries, waits_for, keeps, 0, context, extra)  # fmt: skip
             head.actor = actor_id.hex()
             head.function = method
             head.sequence = self._sequences[actor_id] = self._sequences.get(actor_id, 0) + 1
             del kept_alive
-            if options.max_pending_calls > 0 and options.num_returns > 0:
+            if options.max_pending_calls > 0 and num_returns != 0:
                 return self._submit_limited(actor_id, head, payload)
             return self._submit(head, payload)
 
-    def _submit_limited(self, actor_id: ActorID, head: TaskHead, payload: bytes) -> list[ObjectRef[Any]]:
+    def _submit_limited(self, actor_id: ActorID, head: TaskHead, payload: bytes) -> list[Any]:
         kept: list[ObjectRef[Any]] = []
         self._limited[bytes.fromhex(head.task) + FIRST] = actor_id, kept
         self._pending_calls[actor_id] = self._pending_calls.get(actor_id, 0) + 1
         found = self._submit(head, payload)
-        kept.append(found[0])
+        kept.append(found[0] if head.num_returns > 0 else found[0].completed())
         return found
 
     def _check_pending(self, actor_id: ActorID, options: MethodOptions) -> None:
@@ -164,12 +167,14 @@ class Submission(Environments):
         return TaskHead(task, kind, job, name, demand, num_returns, retries, waits_for, keeps, depth, priority, parent,
                         function.id.hex() if function is not None else "", "", 0, extra)  # fmt: skip
 
-    def _submit(self, head: TaskHead, payload: bytes) -> list[ObjectRef[Any]]:
+    def _submit(self, head: TaskHead, payload: bytes) -> list[Any]:
         """Into the batch, which goes out at once when nothing is outstanding:
         then somebody is about to wait for this one."""
         packed = spec.pack(head, payload)
-        found = []
+        found: list[Any] = []
         base = bytes.fromhex(head.task)
+        if head.num_returns == STREAMING:
+            found.append(self.begin_stream(base, int(head.options.get("backpressure", 0))))
         for index in range(head.num_returns):
             object_id = base + index.to_bytes(4, "big")
             self._table.add_own(object_id)
@@ -255,6 +260,16 @@ class Submission(Environments):
 def _enter(extra: dict[str, Any], environment: str) -> None:
     if environment:
         extra["runtime_env"] = environment
+
+
+def _returns(options: TaskOptions | MethodOptions, extra: dict[str, Any]) -> int:
+    """How many values the head says that the call returns; what else the worker must know goes into `extra`."""
+    if options.num_returns == DYNAMIC:
+        extra["dynamic"] = True
+        return 1
+    if options.num_returns == STREAMING and options.generator_backpressure > 0:
+        extra["backpressure"] = options.generator_backpressure
+    return options.num_returns
 
 
 def _packed_retry(retry: Any) -> Any:

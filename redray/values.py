@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,6 +11,7 @@ from redray import messages
 from redray.arrivals import Arrival, Fetch, Located
 from redray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RaySystemError, RayTaskError
 from redray.gcs import objects
+from redray.gcs.command import Command
 from redray.hearing import Hearing
 from redray.ids import PUT_INDEX
 from redray.refs import ObjectRef, counted
@@ -33,21 +34,27 @@ class Values(Hearing):
     def _put_serialized(self, serialized: serialization.Serialized) -> ObjectRef[Any]:
         self._check_known(serialized.contains)
         self._handle(serialized.contains)
+        contains = [inner.hex() for inner in serialized.contains]
+        if serialized.size <= INLINE_BYTES:
+            return self.put_packed(serialization.pack(serialized), contains)
+        object_id = self._new_object()
+        node = self.write_large(object_id.hex(), serialized)
+        command = objects.put(object_id.hex(), b"", serialized.size, node, contains)
+        return self._record_put(object_id, Located(serialized.size, [node]), command)
+
+    def put_packed(self, packed: bytes, contains: Sequence[str] = ()) -> ObjectRef[Any]:
+        """Put a value, or an error, that is packed already and small."""
+        object_id = self._new_object()
+        return self._record_put(object_id, packed, objects.put(object_id.hex(), packed, len(packed), "", contains))
+
+    def _new_object(self) -> bytes:
         with self._lock:
             if self._flusher is None and self.kind == "driver":
                 self._start_flusher()  # it sees when the ref is dropped, whatever the driver does then
             self._number += 1
-            object_id = self.worker_id[:] + self._number.to_bytes(4, "big") + PUT_INDEX.to_bytes(4, "big")
-        hexed = object_id.hex()
-        contains = [inner.hex() for inner in serialized.contains]
-        arrival: Arrival
-        if serialized.size <= INLINE_BYTES:
-            arrival = packed = serialization.pack(serialized)
-            command = objects.put(hexed, packed, len(packed), "", contains)
-        else:
-            node = self.write_large(hexed, serialized)
-            arrival = Located(serialized.size, [node])
-            command = objects.put(hexed, b"", serialized.size, node, contains)
+            return self.worker_id[:] + self._number.to_bytes(4, "big") + PUT_INDEX.to_bytes(4, "big")
+
+    def _record_put(self, object_id: bytes, arrival: Arrival, command: Command) -> ObjectRef[Any]:
         with self._lock:
             self._flush_batch()
             self._table.add_own(object_id)
@@ -63,7 +70,8 @@ class Values(Hearing):
         if welcome is not None:
             try:
                 answer = self._ask_node(lambda request: messages.Allocate(request, object, serialized.size))
-                self._arena().write(serialized, answer[0], tag)
+                if answer[0] != messages.IS_HERE:
+                    self._arena().write(serialized, answer[0], tag)
                 return welcome.node
             except NodeDiedError:
                 if self._has_node():
@@ -272,7 +280,10 @@ class Values(Hearing):
 
     def read_for_futures(self) -> None:
         """Read until no future waits any more."""
-        self._wait_until(lambda: not self._futures or self._closed, None)
+        self._wait_until(lambda: self._closed or not self._has_futures(), None)
+
+    def _has_futures(self) -> bool:
+        return bool(self._futures)
 
     def fail_futures(self, error: BaseException) -> None:
         with self._lock:

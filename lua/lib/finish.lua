@@ -1,38 +1,8 @@
 -- finish: what the end of one attempt does to its task.
 -- @include calls
+-- @include streams
 
-local ended_specs, left_node, left_job, dropped = {}, {}, {}, {}
-
-local function inflight(record, node, attempt)
-  return record[2] == node and tonumber(record[3]) == attempt
-    and (record[1] == words.CLAIMED or record[1] == words.RUNNING)
-end
-
--- Publish one return value; `watched`, `refs` are the object's own.
-local function publish(id, key, state, returned, node, watched, refs)
-  local inline, size, contains = returned[1], returned[2], returned[3]
-  local value_at = nil
-  if inline then
-    redis.call('HSET', key, fields.state, state, fields.value, inline)
-  else
-    value_at = node
-    redis.call('HSET', key, fields.state, state, fields.size, size, fields.at, node)
-    redis.call('SADD', keys.node_objects(node), id)
-  end
-  if #contains > 0 then contain(key, contains) end
-  -- Of an error the maker hears even if it let the value go: nobody else would tell its user.
-  wake(id, watched, refs > 0 or state == words.FAILED, announcement(inline, size, value_at))
-end
-
--- The same for a value that may be there already (only a sibling was lost and computed again), or not be wanted any more.
-local function publish_if_missing(id, key, state, returned, node)
-  local object = redis.call('HMGET', key, fields.refs, fields.watched, fields.at)
-  if object[1] and not object[3] and redis.call('HEXISTS', key, fields.value) == 0 then
-    publish(id, key, state, returned, node, object[2], tonumber(object[1]))
-    return object[1]
-  end
-  if not returned[1] and not string.find(object[3] or '', node, 1, true) then post(node, words.MESSAGE_FREE, id) end
-end
+local ended_specs, left_node, left_job = {}, {}, {}
 
 -- Refs that the worker keeps beyond this attempt are registered before the argument pins drop; a dead worker keeps nothing.
 local function keep_borrowed(borrower, kept)
@@ -50,6 +20,11 @@ end
 local function complete(task, key, record, head, node, state, returns)
   local object_state = state == words.FINISHED and words.READY or words.FAILED
   local large = false
+  if head[6] < 0 then
+    large = redis.call('HGET', key, fields.large) == '1'
+    give_up_missing(task, key)
+    if returns[2] then add_error(task, key, table.remove(returns), node) end
+  end
   for index, returned in ipairs(returns) do
     large = large or not returned[1]
     if index > 1 then
@@ -71,7 +46,7 @@ local function complete(task, key, record, head, node, state, returns)
     for _, id in ipairs(pins) do dropped[#dropped + 1] = id end
   end
   if record[5] == '0' then
-    if head[6] > 0 then dropped[#dropped + 1] = task .. '00000000' else redis.call('DEL', key) end
+    if head[6] ~= 0 then dropped[#dropped + 1] = task .. '00000000' else redis.call('DEL', key) end
   end
 end
 
@@ -106,6 +81,10 @@ local function finish_attempt(node, finish)
       return true
     end
     outcome, returns, detail = words.CANCELLED, {}, 'The job of task ' .. task .. ' (' .. head[4] .. ') has ended.'
+  end
+  if head[6] < 0 and outcome == words.VALUE and must_run_anew(key, record, head) then
+    send_back(task, key, record, head, spec, node, finish)
+    return true
   end
   left_node[#left_node + 1] = task
   left_job[record[4]] = left_job[record[4]] or {}

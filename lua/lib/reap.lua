@@ -22,11 +22,14 @@ end
 -- Compute a lost value again from its task's spec, while retries allow. True when somebody computes it now.
 local function recompute(key, task)
   local task_key = keys.task(task)
-  local record = redis.call('HMGET', task_key, fields.state, fields.retries, fields.lineage, fields.job)
+  local record = redis.call('HMGET', task_key, fields.state, fields.retries, fields.lineage, fields.job, fields.items)
   if not record[1] then return false end
   local runs = not FINAL[record[1]]
   if not runs and (record[1] ~= words.FINISHED or not record[3] or record[2] == '0' or not job_runs(record[4])) then return false end
-  if key ~= task_key then redis.call('HSET', key, fields.state, words.PENDING) end
+  if key ~= task_key then
+    redis.call('HSET', key, fields.state, words.PENDING)
+    if record[5] then redis.call('HINCRBY', task_key, fields.missing, 1) end
+  end
   if runs then return true end -- for a sibling that was lost before
   redis.call('HDEL', task_key, fields.lineage)
   redis.call('SADD', keys.job_tasks(record[4]), task)

@@ -52,6 +52,7 @@ local function create_task(head, state, node, unready, unpinned)
   if head[2] ~= 0 or head[6] ~= 1 or #head[8] + #head[9] > 0 then redis.call('HSET', key, fields.pins, 1) end
   if head[2] ~= 0 then redis.call('HSET', key, fields.kind, head[2], fields.actor, head[14]) end
   if head[6] > 1 then redis.call('HSET', key, fields.returns, head[6], fields.alive, head[6]) end
+  if head[6] < 0 then redis.call('HSET', key, fields.returns, head[6], fields.alive, 1) end
 end
 
 -- The submitting process holds every return value; values after the first have records of their own.
@@ -148,8 +149,9 @@ local function end_task(task, key, job, head, state, packed)
   end
   redis.call('DEL', keys.spec(task))
   redis.call('SREM', keys.job_tasks(job), task)
+  if head[6] < 0 and redis.call('HEXISTS', key, fields.missing) == 1 then redis.call('RPUSH', keys.chores, 'lost:' .. task .. ' 1') end
   if record[1] == '0' then
-    if head[6] > 1 then release({task .. '00000000'}) else redis.call('DEL', key) end
+    if head[6] > 1 or head[6] < 0 then release({task .. '00000000'}) else redis.call('DEL', key) end
   end
   release(pins_of(head, record[3]))
 end

@@ -29,6 +29,8 @@ class InboxLink:
         self._reading = "0-0"  # up to here everything was received
         self._told = "0-0"
         self._asked = False  # an XREAD is on its way
+        self._entries = 0
+        self.unacknowledged = 0  # entries that were dealt with, and that no call has told of
 
     def fileno(self) -> int:
         return self._connection.fileno() if self._connection is not None else -1
@@ -41,6 +43,7 @@ class InboxLink:
         try:
             connection = Connection.open(self._address, 1.0, self._name)
             self._reading = self._position
+            self._entries = 0
             self._ask(connection)
         except (ConnectionError, TimeoutError):
             return False
@@ -82,12 +85,15 @@ class InboxLink:
         for _, entries in reply or ():
             for position, texts in entries:
                 self._reading = position.decode()
+                self._entries += 1
                 for at in range(0, len(texts) - 2, 3):
                     messages.append((texts[at].decode(), texts[at + 1].decode(), texts[at + 2]))
         return messages
 
     def commit(self) -> None:
         self._position = self._reading
+        self.unacknowledged += self._entries
+        self._entries = 0
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -100,6 +106,7 @@ class InboxLink:
         if self._told == self._position:
             return ""
         self._told = self._position
+        self.unacknowledged = 0
         ms, _, sequence = self._position.partition("-")
         return f"{ms}-{int(sequence) + 1}"
 

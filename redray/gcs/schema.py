@@ -83,6 +83,8 @@ class Message:
     FREE = "free"  # object ids whose memory may be reused
     CALL = "call"  # task id, attempt, spec: an actor's call
     CANCEL = "cancel"  # task id, how: "force", "recursive", both or ""
+    ITEMS = "items"  # id of a stream's end, how many of its items were published: for a reader that lagged
+    TAKEN = "taken"  # task id, how many of its items the reader has taken, or -1: it wants no more
     KILL = "kill"  # actor id
     RETIRE = "retire"  # actor id: no handle is left
     JOB_ENDED = "job_ended"  # job id: its workers must go
@@ -103,6 +105,9 @@ _FIELD_NAMES = (
     # task and object
     "state job name node attempt retries refs unready unpinned pins watched value size at contains "
     "actor kind returns alive lineage demand "
+    # a task that streams: items published, taken by the reader, lost and not computed again yet; that its reader is
+    # gone; that an item lay in shared memory; the attempt that publishes everything anew
+    "items taken missing closed large anew "
     # process
     "last reply route former worker pid crashed "
     # actor, job, node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from redray.gcs.streams import Yield
 from redray.gcs.tasks import Finish
 from redray.messages import Run, _Message
 
@@ -92,6 +93,18 @@ class RecordFinishes(NamedTuple):
     limit: int
 
 
+class RecordItems(NamedTuple):
+    """Publish items of streams; what Redis says of each comes back as `ItemsPublished`."""
+
+    yields: list[tuple[Yield, list[bytes]]]
+
+
+class FreeLarge(NamedTuple):
+    """Objects in this node's shared memory that nobody will hear of."""
+
+    objects: list[str]
+
+
 class Claim(NamedTuple):
     free: str
     rooms: dict[str, int]
@@ -136,6 +149,8 @@ Action = (
     | Refuse
     | Learn
     | RecordFinishes
+    | RecordItems
+    | FreeLarge
     | Claim
     | RecordRunning
     | RecordActorStarted

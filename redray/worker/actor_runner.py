@@ -34,6 +34,7 @@ from redray.worker.attempt import (
     value_done,
 )
 from redray.worker.host import Host
+from redray.worker.returns import needs_iteration
 
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
@@ -273,6 +274,8 @@ class ThreadedActor(ConcurrentActor):
             try:
                 args, kwargs = arguments(self.host, head, unpack_payload(run.spec), run.values)
                 value = self.method(head)(*args, **kwargs)
+                if needs_iteration(head, value):
+                    value = self.executor.returns.iterate(head, run.attempt, value, who)
             finally:
                 if self.executor.is_fork:
                     self.executor.end_fork()

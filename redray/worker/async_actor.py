@@ -22,6 +22,7 @@ from redray.worker import output
 from redray.worker.actor_runner import ConcurrentActor
 from redray.worker.attempt import Arguments, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
 from redray.worker.host import Host
+from redray.worker.returns import needs_iteration
 
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
@@ -146,6 +147,8 @@ class AsyncActor(ConcurrentActor):
             value = self.method(head)(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
+            if needs_iteration(head, value):
+                value = await self.executor.returns.iterate_async(head, run.attempt, value, self.who(head))
             run_us = (perf_counter_ns() - started) // 1000
             if context.cancelled:  # and it caught the CancelledError
                 return cancelled_done(head, run.attempt, run_us)

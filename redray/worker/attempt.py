@@ -20,6 +20,7 @@ from redray.spec import ACTOR_CREATION, STREAMING, TaskHead
 from redray.store import serialization
 from redray.worker.host import Host
 
+_NONE = serialization.pack(serialization.serialize(None))
 Arguments = tuple[Sequence[Any], dict[str, Any]]
 
 
@@ -58,15 +59,29 @@ def value_done(host: Host, head: TaskHead, attempt: int, value: Any, run_us: int
     """`Done` for what the body returned; an error if it cannot be stored or does not fit `num_returns`."""
     count = head.num_returns
     try:
-        if count == 1:
+        if type(value) is Failed:
+            return error_done(head, attempt, value.error, run_us, who)
+        if count == 1 or count == STREAMING:
             returns = [host.store_return(head.task, 0, value)]
         else:
-            returns = [host.store_return(head.task, i, item) for i, item in enumerate(_split(head, value, count))]
+            values = _split(head, value, count)
+            if values and type(values[-1]) is Failed:
+                return _partly_done(host, head, attempt, values, run_us, who)
+            returns = [host.store_return(head.task, i, item) for i, item in enumerate(values)]
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:  # pickling runs user code, and so does a generator's body, only now
         return error_done(head, attempt, error, run_us, who, is_users=False)
     return Done(head.task, attempt, Outcome.VALUE, returns, run_us)
+
+
+def _partly_done(host: Host, head: TaskHead, attempt: int, values: list[Any], run_us: int, who: Who) -> Done:
+    """`Done` for a generator that came to some of its returns only: the others are its error."""
+    done = error_done(head, attempt, values[-1].error, run_us, who)
+    for index, value in enumerate(values):
+        if type(value) is not Failed:
+            done.returns[index] = host.store_return(head.task, index, value)
+    return done
 
 
 def error_done(
@@ -83,7 +98,10 @@ def error_done(
     detail = ""
     if head.kind == ACTOR_CREATION:  # who calls the actor reads this; the packed error has no reader
         detail = f"The actor died because of an error raised in its creation task, {error}"
-    return Done(head.task, attempt, outcome, _copies(head, packed), run_us, detail)
+    returns = _copies(head, packed)
+    if head.num_returns == STREAMING:
+        returns = [Returned(_NONE, len(_NONE), []), *returns]  # the stream's end, after an item that is the error
+    return Done(head.task, attempt, outcome, returns, run_us, detail)
 
 
 def exit_done(head: TaskHead, attempt: int, reason: str) -> Done:
@@ -114,6 +132,15 @@ def exit_code(error: SystemExit) -> int:
         return error.code & 0xFF
     sys.stderr.write(f"{error.code}\n")
     return 1
+
+
+class Failed:
+    """In place of a value: what the body raised before it came to it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class Who:
@@ -148,8 +175,6 @@ def _split(head: TaskHead, value: Any, count: int) -> list[Any]:
         if value is not None:
             sys.stderr.write(f"{head.name}() has num_returns=0, so what it returned is dropped.\n")
         return []
-    if count == STREAMING:
-        raise ValueError(f'{head.name}() has num_returns="streaming" but is no generator function.')
     try:
         items = value if isinstance(value, (tuple, list)) else list(value)
     except TypeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from redray.messages import Done
+from redray.messages import Done, Yielded
 from redray.worker.wedge import Waits
 
 
@@ -27,6 +27,27 @@ class WorkReceived(NamedTuple):
 class TaskDone(NamedTuple):
     worker: str
     done: Done
+
+
+class ItemsYielded(NamedTuple):
+    """A worker's attempt yielded items of its stream."""
+
+    worker: str
+    items: Yielded
+
+
+class ItemsPublished(NamedTuple):
+    """Redis' answer to RecordItems, in its order: (task, items published or -1 when stale, items taken, items
+    missing)."""
+
+    answers: list[tuple[str, int, int, int]]
+
+
+class ItemsTaken(NamedTuple):
+    """The reader of a stream has taken so many items, or is gone (-1)."""
+
+    task: str
+    taken: int
 
 
 class WorkerReady(NamedTuple):
@@ -132,6 +153,9 @@ Event = (
     Submitted
     | WorkReceived
     | TaskDone
+    | ItemsYielded
+    | ItemsPublished
+    | ItemsTaken
     | WorkerReady
     | WorkerGone
     | WorkerBlocked

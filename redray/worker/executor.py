@@ -31,6 +31,7 @@ from redray.worker.attempt import (
 from redray.worker.environment import Environment
 from redray.worker.host import Host
 from redray.worker.marks import Mark
+from redray.worker.returns import Returns, needs_iteration
 from redray.worker.watchdog import FlushWatchdog
 
 if TYPE_CHECKING:
@@ -58,6 +59,22 @@ def main(host: Host, mark: Mark) -> int:
         return shutdown.graceful(host, executor.actor, leave.code)
 
 
+class _Calm:
+    """While this is entered an interrupt waits: what is said to the node is said whole, or not at all."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def __enter__(self) -> None:
+        self._executor._interruptible = False
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._executor._interruptible = True
+            if self._executor.mark.has_cancel():
+                self._executor._on_interrupt()
+
+
 class Executor:
     def __init__(self, host: Host, mark: Mark) -> None:
         self.actor: Actor | None = None
@@ -71,6 +88,8 @@ class Executor:
         self._held = 0  # results posted and not sent
         self._held_since = 0
         self._watchdog = FlushWatchdog(host.flush)
+        self.returns = Returns(host, self._watchdog.hold)
+        self._calm = _Calm(self)
         self._handler = self._on_interrupt
         self.is_fork = False
         os.register_at_fork(after_in_child=self._note_fork)
@@ -139,6 +158,8 @@ class Executor:
                     body = context.body = self._host.load_function(head.function, run.function)
                 args, kwargs = arguments(self._host, head, unpack_payload(run.spec), run.values)
                 value = body(*args, **kwargs)
+                if needs_iteration(head, value):
+                    value = self.returns.iterate(head, run.attempt, value, who, self._calm)
             finally:
                 self._interruptible = False
                 if self.is_fork:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from redray.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run
+from redray.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run, Yielded
+from redray.refs import ObjectRef
 from redray.task_context import TaskContext
 
+if TYPE_CHECKING:
+    from redray.worker.producer import Producer
+
 Work = Run | Exit | Cancel | JobInfo
-Outgoing = Done | HandedBack | ActorExit
+Outgoing = Done | Yielded | HandedBack | ActorExit
 
 
 class Host(Protocol):
@@ -40,6 +44,19 @@ class Host(Protocol):
 
     def last_submitted(self) -> int:
         """The number of the last task that this process has submitted. Takes no lock: a signal handler asks."""
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """Make an object of its own of a value. Raises what serializing or allocating raises."""
+
+    def put_packed(self, packed: bytes) -> ObjectRef[Any]:
+        """The same for a value or an error that is packed already."""
+
+    def begin_producing(self, producer: Producer) -> None:
+        """From now on the producer hears what the node says of its stream."""
+
+    def end_producing(self, producer: Producer) -> None: ...
+    def wait_for_producer(self, producer: Producer) -> None:
+        """Block until its generator may go on, in any thread but that of an event loop."""
 
     def set_context(self, context: TaskContext | None) -> None:
         """`context` runs now, in this thread or asyncio task (a ContextVar knows both)."""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from redray import messages
-from redray.gcs import actors, objects, tasks
+from redray.gcs import actors, objects, streams, tasks
 from redray.gcs.client import ReplyError
 from redray.worker import actions, events
 from redray.worker.node_chores import NodeChores
 from redray.worker.process_link import ProcessLink
+from redray.worker.streams import large_items
 
 REVOKE_S = 0.002  # after which a worker's mark says for sure whether a revoked run had started
 
@@ -107,6 +108,30 @@ class NodeActions(NodeChores):
 
         self._link.call(tasks.finish(action.free, action.rooms, action.limit, action.finishes), on_reply)
 
+    def _record_items(self, action: actions.RecordItems) -> None:
+        def on_reply(reply: Any) -> None:
+            if isinstance(reply, ReplyError):
+                raise reply
+            if reply[0] == b"FENCED":
+                self._declared_dead()
+                return
+            if reply[0] != b"OK":  # REPEAT, and the answer was not kept: ask once more
+                again = [streams.Yield(items.task, items.attempt, items.first + 1, []) for items, _ in action.yields]
+                self._record_items(actions.RecordItems([(items, []) for items in again]))
+                return
+            answers = []
+            for (items, _), answer in zip(action.yields, reply[1], strict=True):
+                answers.append((items.task, *answer) if answer[0] >= 0 else (items.task, -1, streams.GONE, 0))
+                if answer[0] < 0:
+                    self._free_large(actions.FreeLarge(large_items(items)))
+            self._handle(events.ItemsPublished(answers))
+
+        self._link.call(streams.publish(action.yields), on_reply)
+
+    def _free_large(self, action: actions.FreeLarge) -> None:
+        for object in action.objects:
+            self._objects.free(object)
+
     def _claim(self, action: actions.Claim) -> None:
         self._link.call(tasks.claim(action.free, action.rooms, action.limit), self._work_came)
 
@@ -157,6 +182,8 @@ _ACT: dict[type, Callable[[NodeActions, Any], None]] = {
     actions.Kill: lambda node, action: node._template.signal(action.worker, signal.SIGKILL),
     actions.Learn: lambda node, action: node._link.call(objects.wait(action.objects)),
     actions.RecordFinishes: NodeActions._record_finishes,
+    actions.RecordItems: NodeActions._record_items,
+    actions.FreeLarge: NodeActions._free_large,
     actions.Claim: NodeActions._claim,
     actions.RecordRunning: lambda node, action: node._link.call(tasks.running(action.tasks)),
     actions.RecordActorStarted: NodeActions._record_actor_started,

@@ -56,6 +56,7 @@ _MAIL: dict[str, Callable[[NodeMail, str, str, bytes], Any]] = {
     Message.FREE: lambda node, kind, id, data: node._objects.free(id),
     Message.CALL: lambda node, kind, id, data: node._handle(events.CallReceived(int(id), data)),
     Message.CANCEL: lambda node, kind, id, data: node._handle(events.CancelRequested(id, data.decode())),
+    Message.TAKEN: lambda node, kind, id, data: node._handle(events.ItemsTaken(id, int(data))),
     Message.KILL: lambda node, kind, id, data: node._handle(events.KillRequested(id, data.decode())),
     Message.RETIRE: lambda node, kind, id, data: node._handle(events.RetireRequested(id)),
     Message.JOB_ENDED: NodeMail._job_mail,

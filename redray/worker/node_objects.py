@@ -11,7 +11,7 @@ from typing import Any
 from redray.exceptions import ObjectLostError, ObjectStoreFullError, RayError
 from redray.gcs import objects
 from redray.gcs.schema import Message
-from redray.messages import Allocate, Locate, Reply
+from redray.messages import IS_HERE, Allocate, Locate, Reply
 from redray.store.fetch import Pulls
 from redray.store.local_store import LocalStore
 from redray.store.mailbox import Mailbox
@@ -74,6 +74,10 @@ class NodeObjects:
 
     def _try_allocate(self, process: ProcessLink, message: Allocate, is_last: bool) -> bool:
         """Answers the process if there is room, or if this is the last attempt."""
+        if self.store.contains(message.object):  # an item of a stream, which an earlier attempt has written here
+            process.post(Reply(message.request, [IS_HERE]))
+            self._touched(process)
+            return True
         try:
             offset = self.store.create(message.object, message.size, process.worker)
         except (ObjectStoreFullError, ValueError) as error:

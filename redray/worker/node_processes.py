@@ -159,6 +159,12 @@ class NodeProcesses(NodeActions):
             self._history.note(attempt, message.outcome, link.worker, link.pid, link.class_name, message.run_us)
         self._handle(events.TaskDone(link.worker, message))
 
+    def _yielded(self, link: ProcessLink, message: messages.Yielded) -> None:
+        for offset, item in enumerate(message.items):
+            if item.inline is None:
+                self._objects.seal(f"{message.task}{message.first + offset:08x}", link.worker)
+        self._handle(events.ItemsYielded(link.worker, message))
+
     def _get_function(self, link: ProcessLink, message: messages.GetFunction) -> None:
         def found(pickled: bytes | None) -> None:
             if pickled is None:
@@ -177,6 +183,7 @@ _TAKE: dict[type, Callable[[NodeProcesses, ProcessLink, Any], Any]] = {
     messages.Hello: NodeProcesses._hello,
     messages.Call: NodeProcesses._call,
     messages.Done: NodeProcesses._done,
+    messages.Yielded: NodeProcesses._yielded,
     messages.Blocked: lambda node, link, message: node._handle(
         events.WorkerBlocked(link.worker, message.returned, message.waits_for)
     ),

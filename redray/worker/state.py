@@ -27,6 +27,7 @@ from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.pool import WorkerPool
 from redray.worker.recent import Recent
+from redray.worker.streams import Streams
 from redray.worker.wedge import Wedge
 from redray.worker.withdrawals import Withdrawals, is_slow
 from redray.worker.workers import Attempt, Ledger, Worker, split_started
@@ -48,6 +49,7 @@ class NodeState:
         self.book = AttemptBook(self.recent)
         self.attempts = self.book.open
         self.actors = ActorTable(self)
+        self.streams = Streams(self)
         self.wedge = Wedge(self, most_workers)
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
@@ -64,6 +66,9 @@ class NodeState:
             events.Submitted: self._submitted,
             events.WorkReceived: self._work_received,
             events.TaskDone: self._task_done,
+            events.ItemsYielded: self.streams.yielded,
+            events.ItemsPublished: self.streams.published,
+            events.ItemsTaken: self.streams.taken,
             events.WorkerReady: self._worker_ready,
             events.WorkerGone: self._worker_gone,
             events.WorkerBlocked: self._worker_blocked,
@@ -96,11 +101,14 @@ class NodeState:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
         self._schedule()
         self.actors.learn()
+        if report:
+            self.streams.report()
+        has_finishes = self.book.has_finishes() and not self.streams.has_items()  # which must not be overtaken
         wants_more = (self._want_claim or self._want_ahead) and not self._asking
-        if not report or not (self.book.has_finishes() or wants_more):
+        if not report or not (has_finishes or wants_more):
             return
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
-        if self.book.has_finishes():
+        if has_finishes:
             finishes = self.book.take_finishes(SLICE)
             self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
             # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
@@ -125,14 +133,14 @@ class NodeState:
         check(self)
 
     def has_more_to_settle(self) -> bool:
-        return self.book.has_finishes()
+        return self.book.has_finishes() or self.streams.has_items()
 
     def has_sent_ahead(self) -> bool:
         """Whether a worker has more than the one task it runs: then a slow one must be noticed soon."""
         return any(len(worker.sent) > 1 and not worker.actor for worker in self.workers.values())
 
     def is_at_rest(self) -> bool:
-        return not self.attempts and not self.book.has_finishes()
+        return not self.attempts and not self.has_more_to_settle()
 
     # ---- work comes in -----------------------------------------------------------------------------------------------
     def _submitted(self, event: events.Submitted) -> str:

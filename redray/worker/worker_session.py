@@ -15,13 +15,14 @@ from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
 from redray.ids import JobID, WorkerID
-from redray.sending import DROPPED_S
+from redray.sending import DROPPED_S, FIRST
 from redray.session import Session, install
 from redray.spec import TASK, unpack_head
 from redray.store import serialization
 from redray.task_context import TaskContext
 from redray.values import INLINE_BYTES
 from redray.worker.host import Work
+from redray.worker.producer import Producer
 
 _context: ContextVar[TaskContext | None] = ContextVar("redray_task", default=None)
 
@@ -40,6 +41,7 @@ class WorkerSession(Session):
         self.address_info = {"address": welcome.config["redis"], "session_dir": ""}
         self._work: deque[Work] = deque()
         self._functions: dict[str, Any] = {}
+        self._producers: dict[str, Producer] = {}
         self._waits_in_task = False
         install(self)
 
@@ -101,6 +103,18 @@ class WorkerSession(Session):
     def last_submitted(self) -> int:
         return self._number
 
+    def begin_producing(self, producer: Producer) -> None:
+        self._producers[producer.task] = producer
+        producer.open()
+
+    def end_producing(self, producer: Producer) -> None:
+        self._producers.pop(producer.task, None)
+
+    def wait_for_producer(self, producer: Producer) -> None:
+        # Whoever waits for its reader waits for a process: one that may be a driver, and do what it likes.
+        reader = bytes.fromhex(producer.task[:16]) + FIRST + FIRST
+        self._wait_until(producer.may_go_on, None, waits_for=[reader] if producer.is_ahead() else [])
+
     def set_context(self, context: TaskContext | None) -> None:
         _context.set(context)
 
@@ -112,6 +126,10 @@ class WorkerSession(Session):
             self._live_in(message.config.get("runtime_env") or {}, message.environment)
         if type(message) is messages.TakeBack:
             self._hand_back(message.serial)
+            return
+        if type(message) is messages.StreamNews:
+            if (producer := self._producers.get(message.task)) is not None:
+                producer.hear(message)
             return
         self._work.append(message)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redray.gcs import actors, nodes, objects, processes, tasks
+from redray.gcs import actors, nodes, objects, processes, streams, tasks
 from redray.gcs.client import ReplyError
 from redray.gcs.command import Command
 from redray.gcs.schema import WORDS
@@ -40,6 +40,8 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "task_submit": (DRIVER, tasks.submit("-", [packed(task_id(30))])),
     "task_claim": (NODE, tasks.claim("CPU:1", {}, 5)),
     "task_finish": (NODE, tasks.finish("CPU:1", {}, 5, [finish(T)])),
+    "task_yield": (NODE, streams.publish([(streams.Yield(T, 1, 1, [(True, 1, [])]), [b"V"])])),
+    "task_consume": (DRIVER, streams.consume(T, 1, 1)),
     "task_running": (NODE, tasks.running([T])),
     "task_cancel": (DRIVER, tasks.cancel([T], "recursive")),
     "task_refuse": (NODE, tasks.refuse(T, "no process is left")),

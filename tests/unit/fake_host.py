@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from redray.messages import Done, Exit, Returned, Run
+from redray.messages import Done, Exit, Returned, Run, StreamNews, Yielded
+from redray.refs import ObjectRef
 from redray.spec import TASK, TaskHead, pack
 from redray.store import serialization
 from redray.task_context import TaskContext
 from redray.worker.host import Outgoing, Work
 from redray.worker.marks import Mark, Marks
+from redray.worker.producer import Producer
 
 INLINE = 100 * 1024
 current: ContextVar[TaskContext | None] = ContextVar("current", default=None)
@@ -88,6 +90,25 @@ class FakeHost:
             return Returned(packed, len(packed), contains)
         self.stored[task, index] = packed
         return Returned(None, len(packed), contains)
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        return self.put_packed(serialization.pack(serialization.serialize(value)))
+
+    def put_packed(self, packed: bytes) -> ObjectRef[Any]:
+        ref: ObjectRef[Any] = ObjectRef(bytes.fromhex(task_id()) + b"\xff" * 4)
+        self.values[ref.hex()] = serialization.load(packed)
+        return ref
+
+    def begin_producing(self, producer: Producer) -> None:
+        producer.open()
+
+    def end_producing(self, producer: Producer) -> None:
+        pass
+
+    def wait_for_producer(self, producer: Producer) -> None:
+        """As a node whose reader is always fast enough."""
+        count = sum(isinstance(message, Yielded) and message.task == producer.task for message in self.sent)
+        producer.hear(StreamNews(producer.task, count, count, 0))
 
     def set_context(self, context: TaskContext | None) -> None:
         current.set(context)

@@ -75,6 +75,11 @@ class FakeSession:
         self.calls.append(("wait", refs, num_returns, timeout, fetch_local))
         return refs[:num_returns], refs[num_returns:]
 
+    def wait_any(
+        self, waitables: list[Any], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[Any], list[Any]]:
+        return self.wait(waitables, num_returns, timeout, fetch_local)
+
     def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
         self.calls.append(("cancel", ref, force, recursive))
 
