@@ -51,6 +51,12 @@ if detached == 1 then
   if redis.call('EXISTS', keys.fn(head[13])) == 1 and redis.call('SADD', keys.job_functions(job), head[13]) == 1 then
     redis.call('HINCRBY', keys.fn(head[13]), fields.users, 1)
   end
+  for _, package in ipairs(head[16] and head[16].packages or {}) do
+    local is_there = redis.call('EXISTS', keys.package(package)) == 1
+    if is_there and redis.call('SADD', keys.job_packages(job), package) == 1 then
+      redis.call('HINCRBY', keys.package(package), fields.users, 1)
+    end
+  end
 end
 redis.call('SADD', keys.job_actors(job), actor)
 if detached == 0 and redis.call('HGET', channel, fields.kind) == 'worker' then redis.call('SADD', keys.created(worker), actor) end

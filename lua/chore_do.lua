@@ -64,7 +64,7 @@ local function cancel_for_job(task, job)
   end
 end
 
--- Actors first (their calls fail), then tasks, then functions, then the job itself.
+-- Actors first (their calls fail), then tasks, then functions and packages, then the job itself.
 function does.job(id)
   redis.call('HSET', keys.job(id), fields.state, words.ENDED, fields.ended, now)
   local actors = redis.call('SRANDMEMBER', keys.job_actors(id), ACTORS)
@@ -84,7 +84,10 @@ function does.job(id)
       release(inner)
     end
   end
-  if redis.call('EXISTS', keys.job_functions(id)) == 1 then return again('job', id) end
+  for _, package in ipairs(redis.call('SPOP', keys.job_packages(id), limits.SLICE)) do
+    if redis.call('HINCRBY', keys.package(package), fields.users, -1) <= 0 then redis.call('UNLINK', keys.package(package)) end
+  end
+  if redis.call('EXISTS', keys.job_functions(id), keys.job_packages(id)) > 0 then return again('job', id) end
   for _, node in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(node, words.MESSAGE_JOB_ENDED, id) end
   redis.call('SREM', keys.jobs, id)
   redis.call('EXPIRE', keys.job(id), limits.TOMBSTONE_S)

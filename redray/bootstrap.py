@@ -14,7 +14,7 @@ from redray import messages, ray_alias
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.config import new_session_directory
 from redray.environments import travelling
-from redray.exceptions import ClusterLostError, RaySystemError
+from redray.exceptions import ClusterLostError, RaySystemError, RuntimeEnvSetupError
 from redray.gcs import processes
 from redray.gcs.address import Address
 from redray.gcs.check import check_server, scripts_for
@@ -41,7 +41,7 @@ class DriverSession(Session):
         self.node_log = ""
         self._keeps_lease = False
         self._log_to_driver = log_to_driver
-        job_env = travelling(runtime_env or {})
+        job_env, self._packages = travelling(runtime_env or {})
         self._live_in(job_env)
         self._config = msgspec.msgpack.encode(_job_config(self.namespace, job_env))
 
@@ -62,6 +62,7 @@ class DriverSession(Session):
             self.log_reader = LogReader(self._address, self._keys.logs(self.job_id.hex()), self._own_node_key())
         self._inbox.connect()
         self._wake_flusher()
+        self._upload_packages(self._packages, self.job_id.hex())
 
     def _own_node_key(self) -> str:
         welcome = self._channel.welcome
@@ -156,9 +157,16 @@ def _job_config(namespace: str, runtime_env: Mapping[str, Any]) -> dict[str, Any
         "namespace": namespace,
         "sys_path": [path or os.getcwd() for path in sys.path],
         "cwd": os.getcwd(),
+        "own_paths": _own_paths(),
         "runtime_env": runtime_env,
         "ray_alias": ray_alias.is_installed(),
     }
+
+
+def _own_paths() -> list[str]:
+    """Where the driver's own modules are: with a working_dir, its copy stands for them."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [path for path in {os.getcwd(), sys.path[0] or os.getcwd()} if path not in given]
 
 
 def start_embedded(
@@ -243,7 +251,11 @@ def connect(address: str, namespace: str | None = None, runtime_env: Any = None,
     finally:
         connection.close()
     session = DriverSession(where, keys, namespace, runtime_env, log_to_driver)
-    session.attach(socket_path)
+    try:
+        session.attach(socket_path)
+    except RuntimeEnvSetupError:
+        session.close()
+        raise
     session.address_info = _address_info(where, "", node)
     return session
 

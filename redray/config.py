@@ -23,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True):
     renew_seconds: float = 1.0
     stop_after_seconds: float = 5.0  # after its last successful renewal a node starts no work
     max_workers: int = 0  # processes for tasks on a node; default: 16 per CPU, and at least 64
+    package_bytes: int = 500 << 20  # of a working_dir or module, packed: larger ones are refused
+    environment_cache_bytes: int = 10 << 30  # files of runtime environments on a node; what runs keeps its own
     inline_limit: int = 100 * 1024  # bytes: larger values live in shared memory
     failpoints: str = ""  # name=action,name=action: where tests make a process fail
 
@@ -67,6 +69,20 @@ def failpoints(text: str) -> dict[str, str]:
             raise ValueError(f"REDRAY_FAILPOINTS holds '{entry}': an entry reads name=action.")
         points[name] = action
     return points
+
+
+def private_root(temp_dir: str = "") -> str:
+    """Where this user's processes may make directories; made if it is not there.
+
+    Raises PermissionError if it could be tampered with by another user.
+    """
+    root = temp_dir or settings().temp_dir or f"/tmp/redray-{os.geteuid()}"
+    descriptor = _open_root(root)
+    try:
+        _check_root(root, os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+    return root
 
 
 def new_session_directory(temp_dir: str = "") -> Path:

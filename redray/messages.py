@@ -176,6 +176,7 @@ class JobInfo(_Message, tag=37):
     job: str
     config: dict[str, Any]  # sys_path, cwd, namespace, runtime_env, ...
     environment: str = ""  # of this worker, if it is not the job's: see redray.environments
+    cache: str = ""  # where this node keeps the files of environments
 
 
 class Cancel(_Message, tag=38):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from redray import refs, spec
-from redray.environments import Environments
+from redray.environments import Environments, package_ids, parsed
 from redray.exceptions import ActorAlreadyExistsError, PendingCallsLimitExceeded, RaySystemError
 from redray.functions import ExportedFunction
 from redray.gcs import actors, tasks
@@ -115,7 +115,10 @@ class Submission(Environments, Streaming):
             "name": options.name,
         }
         context = self.task_context()
-        _enter(extra, self._environment_for(options.runtime_env, context))
+        environment = self._environment_for(options.runtime_env, context)
+        _enter(extra, environment)
+        if options.detached and (ids := package_ids(parsed(environment) if environment else self._job_env)):
+            extra["packages"] = ids  # its job is its own, and must not lose them with this one
         namespace = options.namespace if options.namespace is not None else self.namespace
         record = actors.ActorRecord(
             options.name, namespace, cls.name, int(options.detached), options.max_restarts, options.max_task_retries

@@ -19,8 +19,10 @@ _PLACED = (TaskState.CLAIMED, TaskState.RUNNING)
 _UNFINISHED = (TaskState.WAITING, TaskState.QUEUED, *_PLACED)
 _FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED, ObjectState.READY, ObjectState.LOST)
 _AT_REST = frozenset(
-    "nodes leases tick idle sequence jobs cluster history node process inbox node_processes job job_functions fn"
-    " logs".split()
+    (
+        "nodes leases tick idle sequence jobs cluster history node process inbox node_processes job job_functions fn"
+        " job_packages package logs"
+    ).split()
 )
 
 
@@ -270,14 +272,17 @@ def _jobs(state: Snapshot) -> Iterator[str]:
             yield f"Job {id} has ended, but nobody will clean up after it."
         if id not in state.jobs and not state.has_time_to_live("job", id):
             yield f"Job {id} is over, and its record will stay for ever."
-    for family in ("job_tasks", "job_actors", "job_functions", "logs"):
+    for family in ("job_tasks", "job_actors", "job_functions", "job_packages", "logs"):
         for id in state.ids(family):
             if id not in state.jobs:
                 yield f"Job {id} is over, but its {family} key is left."
-    users = Counter(fn for functions in state.members["job_functions"].values() for fn in functions)
-    for fn in sorted(users.keys() | state.hashes["fn"].keys()):
-        if users[fn] != int(state.hash("fn", fn).get("users", 0)):
-            yield f"Function {fn} counts {state.hash('fn', fn).get('users', 0)} jobs that use it, but {users[fn]} do."
+    for family, sets in (("fn", "job_functions"), ("package", "job_packages")):
+        users = Counter(id for used in state.members[sets].values() for id in used)
+        for id in sorted(users.keys() | state.hashes[family].keys()):
+            counted = state.hash(family, id).get("users", 0)
+            if users[id] != int(counted):
+                what = {"fn": "Function", "package": "Package"}[family]
+                yield f"{what} {id} counts {counted} jobs that use it, but {users[id]} do."
 
 
 def _chores(state: Snapshot) -> Iterator[str]:

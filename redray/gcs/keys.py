@@ -31,6 +31,8 @@ FAMILIES: dict[str, str] = {
     "job_actors": "job_actors:",  # set: actors of a job that are not dead
     "job_functions": "job_functions:",  # set: functions a job exported
     "fn": "function:",  # hash: a pickled function or class; deleted with its last user
+    "job_packages": "job_packages:",  # set: packages of runtime environments that a job uses
+    "package": "package:",  # hash: files of a runtime environment, in parts; deleted with its last user
     "actor": "actor:",  # hash: an actor; deleted when dead and without handles
     "created": "created:",  # set: actors that a worker process created; deleted when it ends
     "parked": "parked:",  # zset: calls whose actor is not alive yet, by their number; taken or failed when it is known

@@ -112,7 +112,7 @@ _FIELD_NAMES = (
     "last reply route former worker pid crashed "
     # actor, job, node
     "class namespace creator detached max_restarts restarts max_task_retries methods "
-    "cause init_failed function pickled users "
+    "cause init_failed function pickled users parts have "
     "driver config started ended address host socket resources free labels version"
 )
 FIELDS = {name: name for name in _FIELD_NAMES.split()}

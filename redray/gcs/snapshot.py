@@ -21,10 +21,12 @@ _HASHES = {
     "node": "state",
     "job": "state",
     "fn": "users contains",
+    "package": "users size parts have",
     "callers": "none",
 }
 _SETS = (
     "watchers holds created node_tasks node_actors node_objects node_processes job_tasks job_actors job_functions"
+    " job_packages"
 ).split()
 _READ: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "dependents": lambda key: ("LRANGE", key, 0, -1),

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from redray import ray_alias
 from redray.messages import JobInfo
 from redray.resources import UNIT, from_text
 from redray.spec import TaskHead
+from redray.worker.host import Host
+
+FAILED_S = 10.0  # a failure is told for so long, before another worker tries
 
 
 class Environment:
@@ -17,8 +21,9 @@ class Environment:
         self._sets_threads = "OMP_NUM_THREADS" not in os.environ
         self._demand = ""
         self.failure = ""  # why the runtime environment could not be set up: nothing may run here
+        self._failed_at = 0.0
 
-    def enter(self, job: JobInfo) -> None:
+    def enter(self, job: JobInfo, host: Host) -> None:
         """Before the first run of a job, and before any code of its user's is loaded."""
         self._enter_job(job)
         wanted = job.config.get("runtime_env") or {}
@@ -26,8 +31,13 @@ class Environment:
             return
         from redray.worker import environment_setup
 
-        self.failure = environment_setup.enter(environment_setup.wanted(job))
+        self.failure = environment_setup.enter(environment_setup.wanted(job), job, host.fetch_package)
+        self._failed_at = time.monotonic()
         self._sets_threads = self._sets_threads and "OMP_NUM_THREADS" not in os.environ
+
+    def may_be_better_now(self) -> bool:
+        """The failure is old: another process should try."""
+        return time.monotonic() - self._failed_at > FAILED_S
 
     def _enter_job(self, job: JobInfo) -> None:
         """Import what the driver could import, relative paths included. Entries that this machine does not have are

@@ -11,10 +11,16 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from redray.config import settings
 from redray.messages import JobInfo
+from redray.worker.environment_cache import EnvironmentCache, SetupFailed
+from redray.worker.environment_files import Fetch, import_paths, unpack
 
+SETUP_S = 600.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -29,10 +35,12 @@ def wanted(job: JobInfo) -> Mapping[str, Any]:
     return parsed
 
 
-def enter(env: Mapping[str, Any]) -> str:
+def enter(env: Mapping[str, Any], job: JobInfo, fetch: Fetch) -> str:
     """Make this process one that runs in `env`. Returns why it could not, "" if it could."""
     try:
+        files = _Files(env, job.cache, fetch)
         _set_variables(env.get("env_vars", {}))
+        files.take_effect(job.config.get("own_paths", ()))
         _call_hook(env.get("worker_process_setup_hook"))
     except Exception as error:
         return _told(error)
@@ -40,7 +48,38 @@ def enter(env: Mapping[str, Any]) -> str:
 
 
 def _told(error: Exception) -> str:
-    return "Failed to set up the runtime environment.\n" + "".join(traceback.format_exception_only(error)).strip()
+    text = str(error) if isinstance(error, SetupFailed) else "".join(traceback.format_exception_only(error)).strip()
+    return f"Failed to set up the runtime environment.\n{text}"
+
+
+class _Files:
+    """Directories that an environment brings: all of them are there once this is made."""
+
+    def __init__(self, env: Mapping[str, Any], cache: str, fetch: Fetch) -> None:
+        """Raises SetupFailed."""
+        limit = settings().environment_cache_bytes
+        timeout = env.get("config", {}).get("setup_timeout_seconds", SETUP_S)
+        self._cache = EnvironmentCache(Path(cache), limit, timeout if timeout > 0 else float("inf"))
+        self._fetch = fetch
+        self._limit = limit
+        self.working_dir = self._unpacked(env["working_dir"]) if "working_dir" in env else None
+        self.paths = [path for uri in env.get("py_modules", ()) for path in import_paths(self._unpacked(uri))]
+
+    def _unpacked(self, uri: str) -> Path:
+        from redray.packages import id_of
+
+        try:
+            package = id_of(uri)
+        except ValueError as error:
+            raise SetupFailed(str(error)) from None
+        return self._cache.use(package, partial(unpack, package, self._fetch, self._limit))
+
+    def take_effect(self, own_paths: list[str]) -> None:
+        """`own_paths` are where the driver's modules are: with a working_dir, its copy stands for them."""
+        sys.path[:0] = self.paths
+        if self.working_dir is not None:
+            sys.path[:] = [str(self.working_dir), *(path for path in sys.path if path not in own_paths)]
+            os.chdir(self.working_dir)
 
 
 def _set_variables(variables: Mapping[str, str]) -> None:
@@ -57,16 +96,15 @@ def _set_variables(variables: Mapping[str, str]) -> None:
 
 
 def _call_hook(hook: str | Mapping[str, str] | None) -> None:
-    """Raises RuntimeError with the hook's traceback."""
+    """Raises SetupFailed with the hook's traceback."""
     if hook is None:
         return
     name = hook if isinstance(hook, str) else hook["name"]
     try:
         _loaded(hook)()
     except BaseException as error:  # user code, which may raise anything
-        raise RuntimeError(
-            f"Failed to execute the setup hook method, {name}:\n{''.join(traceback.format_exception(error))}"
-        ) from None
+        trace = "".join(traceback.format_exception(error))
+        raise SetupFailed(f"Failed to execute the setup hook method, {name}:\n{trace}") from None
 
 
 def _loaded(hook: str | Mapping[str, str]) -> Callable[[], Any]:

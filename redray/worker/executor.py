@@ -108,7 +108,7 @@ class Executor:
             elif type(work) is Cancel:
                 self._cancel(work.task)
             elif type(work) is JobInfo:
-                self._environment.enter(work)
+                self._environment.enter(work, self._host)
             elif type(work) is Exit:
                 self._send()
                 if self.actor is None or self.actor.retire():
@@ -120,6 +120,8 @@ class Executor:
         if self._held and self._must_send(head):
             self._send()
         if self._environment.failure and head.kind != ACTOR_CALL:
+            if self._environment.may_be_better_now():
+                raise Leave(0)  # unstarted, so the node gives it to another worker
             self.hold(setup_failed_done(head, run.attempt, self._environment.failure))
         elif head.kind == TASK:
             self.mark.start(run.serial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redray.messages import ActorExit, Cancel, Done, Exit, HandedBack, JobInfo, Returned, Run, Yielded
@@ -41,6 +42,9 @@ class Host(Protocol):
     def store_return(self, task: str, index: int, value: Any) -> Returned:
         """Serialize a return value: inline if small, else written to shared memory. Raises what serializing or
         allocating raises."""
+
+    def fetch_package(self, package: str) -> Iterator[bytes]:
+        """The parts of an uploaded package, in order. Raises LookupError, with a sentence, if it is not there."""
 
     def last_submitted(self) -> int:
         """The number of the last task that this process has submitted. Takes no lock: a signal handler asks."""

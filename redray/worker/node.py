@@ -173,6 +173,7 @@ class Node(NodeMail):
             self._link.close()
             self._inbox.close()
         self._directory.close()
+        self.environments.close()
         directory = self._config.session_directory
         if directory and not self._has_owner() and not os.path.exists(f"{directory}/redis.conf"):
             remove_directory(directory)  # its driver died before the server and its guardian were there

@@ -52,7 +52,9 @@ class NodeActions(NodeChores):
             if link.told_job != action.job:
                 link.told_job = link.job = action.job
                 self._link.plain(None, "HSET", self._keys.process(link.worker), "job", action.job)
-                link.post(messages.JobInfo(action.job, config, action.environment))
+                needs_cache = bool(action.environment or config.get("runtime_env"))
+                cache = self.environments.path() if needs_cache else ""
+                link.post(messages.JobInfo(action.job, config, action.environment, cache))
             run = action.run
             if action.function not in link.functions and not action.is_call:
                 pickled = self._jobs.known_function(action.function)

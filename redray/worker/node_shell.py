@@ -21,6 +21,7 @@ from redray.resources import to_units
 from redray.store.janitor import SharedDirectory
 from redray.store.local_store import LocalStore
 from redray.worker import events, machine
+from redray.worker.environment_directory import EnvironmentDirectory
 from redray.worker.history import History
 from redray.worker.job_book import JobBook
 from redray.worker.launch import NodeConfig
@@ -47,6 +48,7 @@ class NodeShell:
         self._store = LocalStore(
             self._directory.path, machine.store_size(config.object_store_memory, str(self._directory.path))
         )
+        self.environments = EnvironmentDirectory(config.session_directory, config.temp_dir)
         self._resources = machine.resources(
             config.num_cpus,
             config.num_gpus,

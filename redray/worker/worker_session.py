@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -114,6 +114,17 @@ class WorkerSession(Session):
         # Whoever waits for its reader waits for a process: one that may be a driver, and do what it likes.
         reader = bytes.fromhex(producer.task[:16]) + FIRST + FIRST
         self._wait_until(producer.may_go_on, None, waits_for=[reader] if producer.is_ahead() else [])
+
+    def fetch_package(self, package: str) -> Iterator[bytes]:
+        key = self._keys.package(package)
+        parts, have = self.query([("HMGET", key, "parts", "have")])[0]
+        if parts is None or int(have or 0) < int(parts):
+            raise LookupError(f"The package {package} is not in the cluster (any more): upload it again.")
+        for index in range(int(parts)):
+            part = self.query([("HGET", key, index)])[0]
+            if part is None:
+                raise LookupError(f"The package {package} went away while it was read: its job has ended.")
+            yield part
 
     def set_context(self, context: TaskContext | None) -> None:
         _context.set(context)

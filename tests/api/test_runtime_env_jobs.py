@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import redray as ray
 from tests.api.test_runtime_env import Keeper, in_env, process, variables
+from tests.api.test_runtime_env_files import attribute, read, write
 
 
 def test_096_a_tasks_environment_merges_with_its_jobs(start: Callable[..., Any]) -> None:
@@ -49,3 +51,12 @@ def test_a_mistake_in_init_starts_nothing(no_cluster: None) -> None:
     with pytest.raises(TypeError):
         ray.init(address="local", runtime_env={"env_vars": {"A": 1}})
     assert not ray.is_initialized()
+
+
+def test_environment_of_a_job(tmp_path: Path, start: Callable[..., Any]) -> None:
+    write(tmp_path, {"x.txt": "hello", "only_here.py": "ANSWER = 6\n"})
+    start(num_cpus=2, runtime_env={"working_dir": str(tmp_path), "excludes": ["no"], "env_vars": {"A": "1"}})
+    assert ray.get(read.remote("x.txt")) == "hello"
+    assert ray.get(attribute.remote("only_here", "ANSWER")) == 6
+    seen = ray.get_runtime_context().runtime_env
+    assert seen["working_dir"].startswith("gcs://") and seen["env_vars"] == {"A": "1"} and "excludes" not in seen

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from redray.gcs import tasks
+from redray.gcs import packages, tasks
 from redray.gcs.actors import ActorRecord
 from redray.gcs.audit import audit
 from tests.lua.builders import (
@@ -36,6 +36,7 @@ def busy(cluster: Cluster) -> Cluster:
     """One of everything."""
     cluster.worker(WORKER)
     cluster.call(DRIVER, tasks.export(FUNCTION, DRIVER, "f", b"pickle", []))
+    cluster.call(DRIVER, packages.begin("ab" * 20, DRIVER, 3))
     cluster.put(INNER)
     cluster.put(OUTER, node=NODE, contains=[INNER])
     cluster.submit(packed(STORED, keeps=[INNER]), packed(SEVERAL, num_returns=2))
@@ -112,6 +113,8 @@ def test_at_rest_nothing_may_be_left(busy: Cluster) -> None:
         (("SREM", "jobs", DRIVER), "runs, but is not listed"),
         (("HSET", f"job:{DRIVER}", "state", "ENDED"), "nobody will clean up after it"),
         (("HINCRBY", f"function:{FUNCTION}", "users", 1), "counts 2 jobs that use it, but 1 do"),
+        (("HINCRBY", f"package:{'ab' * 20}", "users", 1), "Package abab"),
+        (("SREM", f"job_packages:{DRIVER}", "ab" * 20), "counts 1 jobs that use it, but 0 do"),
         (("RPUSH", "chores", "sing:1"), "is of a kind"),
     ],
 )

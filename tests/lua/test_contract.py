@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redray.gcs import actors, nodes, objects, processes, streams, tasks
+from redray.gcs import actors, nodes, objects, packages, processes, streams, tasks
 from redray.gcs.client import ReplyError
 from redray.gcs.command import Command
 from redray.gcs.schema import WORDS
@@ -46,6 +46,7 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "task_cancel": (DRIVER, tasks.cancel([T], "recursive")),
     "task_refuse": (NODE, tasks.refuse(T, "no process is left")),
     "function_export": (DRIVER, tasks.export(FUNCTION, DRIVER, "f", b"pickle", [put_id(1)])),
+    "package_open": (DRIVER, packages.begin("ab" * 20, DRIVER, 3)),
     "object_put": (DRIVER, objects.put(put_id(1), b"V", 1, "", [])),
     "object_wait": (DRIVER, objects.wait([returned(T)])),
     "object_hold": (DRIVER, objects.hold([returned(T)])),
@@ -64,9 +65,16 @@ FREE: dict[str, Callable[[Any], Command]] = {
     "node_register": lambda keys: nodes.register(keys, NODE, NOW, 1, {}),
     "node_reap": lambda keys: nodes.reap(keys, NODE, LATER, False),
     "lease_renew": lambda keys: nodes.renew(keys, f"node:{NODE}", NOW, "CPU:1"),
+    "package_write": lambda keys: packages.write(keys, "ab" * 20, 0, b"abc"),
     "chore_do": lambda keys: nodes.do_chore(keys, NOW),
 }
-REFUSED_WITHOUT_MEMORY = {"task_submit", "object_put", "actor_create", "function_export"}
+REFUSED_WITHOUT_MEMORY = {
+    "task_submit",
+    "object_put",
+    "actor_create",
+    "function_export",
+    "package_open",
+}
 
 
 def test_every_script_is_in_these_tables() -> None:
