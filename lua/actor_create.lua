@@ -19,7 +19,7 @@
 --   GAP last
 --   FENCED
 -- @include channel
--- @include task_record
+-- @include actors
 
 local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
@@ -69,8 +69,9 @@ if unready > 0 then
   create_task(head, words.WAITING, nil, unready, unpinned)
 else
   create_task(head, words.QUEUED, nil, nil, unpinned)
-  enqueue(queue_name(head[5], job), actor, queue_score(head[11], head[10], redis.call('INCR', keys.sequence)))
-  ring_idle(head[5], 1)
+  local score = queue_score(head[11], head[10], redis.call('INCR', keys.sequence))
+  local name, refusal = place_task(actor, keys.task(actor), head, score)
+  if name then ring_idle(name, 1) else bury_unschedulable(actor, refusal) end
 end
 send_mail()
 close_call(channel, number)

@@ -53,6 +53,28 @@ function does.parked(id)
   if #calls == limits.SLICE then again('parked', id) end
 end
 
+-- A ready task that found no node it may run on.
+function does.place(id)
+  local head = head_of(id)
+  if not head or redis.call('HGET', keys.task(id), fields.state) ~= words.QUEUED then return end
+  local name, refusal = place_task(id, keys.task(id), head, queue_score(head[11], head[10], 0))
+  if name then return ring_idle(name, 1) end
+  if head[2] == 1 then bury_unschedulable(id, refusal) else end_unschedulable(head, refusal) end
+end
+
+-- What waits for a node that has gone: elsewhere if it may, else it ends.
+function does.node(id)
+  local name = redis.call('ZRANGE', keys.node_queues(id), 0, 0)[1]
+  if not name then return end
+  local popped = redis.call('ZPOPMIN', keys.queue(name), ACTORS)
+  keep_place(name, 0)
+  for i = 1, #popped, 2 do
+    redis.call('HDEL', keys.task(popped[i]), fields.queue)
+    does.place(popped[i])
+  end
+  return again('node', id)
+end
+
 local function cancel_for_job(task, job)
   local key = keys.task(task)
   local record = redis.call('HMGET', key, fields.state, fields.node)

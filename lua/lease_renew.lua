@@ -10,7 +10,8 @@
 --   now       ms       0 = the server's clock
 --   free      text     a node's free resources, or ""
 -- RETURN
---   OK expired chores  a member whose lease is over, or ""; how many chores wait
+--   OK expired chores queues nodes
+--                      a member whose lease is over, or ""; how many chores wait, how many queues of ready work, how many nodes there are
 --   FENCED             this member was declared dead: it must stop and start as a new one
 -- @include grace
 
@@ -25,4 +26,5 @@ redis.call('ZADD', leases, now + limits.LEASE_MS, member)
 if node and free ~= '' then redis.call('HSET', keys.node(node), fields.free, free) end
 local expired = ''
 if now >= grace then expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] or '' end
-return {words.OK, expired, redis.call('LLEN', keys.chores)}
+local queues = redis.call('ZCARD', keys.queues) + (node and redis.call('ZCARD', keys.node_queues(node)) or 0)
+return {words.OK, expired, redis.call('LLEN', keys.chores), queues, redis.call('SCARD', keys.nodes)}

@@ -32,6 +32,7 @@ if state ~= words.DEAD then
   -- Until the last slice is done it stays in the list of the expired, so that somebody goes on.
   redis.call('ZADD', keys.leases, 'XX', 0, 'node:' .. id)
   post(id, words.MESSAGE_LOST)
+  if redis.call('EXISTS', keys.node_queues(id)) == 1 then redis.call('RPUSH', keys.chores, 'node:' .. id) end
 end
 local slice = 50
 local actors = redis.call('SRANDMEMBER', keys.node_actors(id), slice)

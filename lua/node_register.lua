@@ -12,6 +12,7 @@
 -- RETURN
 --   OK nodes           ids of the nodes there are now
 --   EXISTS             this id has been used
+-- @include inbox
 
 if redis.call('EXISTS', node) == 1 then return {words.EXISTS} end
 
@@ -19,6 +20,8 @@ if redis.call('EXISTS', node) == 1 then return {words.EXISTS} end
 for name, text in pairs(facts) do redis.call('HSET', node, name, text) end
 redis.call('HSET', node, fields.state, words.ALIVE, fields.started, now, fields.pid, pid)
 redis.call('HSET', channel, fields.kind, 'node', fields.route, 'direct', fields.last, 0, fields.pid, pid)
+for _, other in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(other, words.MESSAGE_JOINED, id) end
 redis.call('SADD', keys.nodes, id)
 redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'node:' .. id)
+send_mail()
 return {words.OK, redis.call('SMEMBERS', keys.nodes)}

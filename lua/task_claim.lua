@@ -9,11 +9,11 @@
 --   number    int      the call's number on the channel
 --   seen      text     inbox position to trim to, or ""
 --   now       ms       0 = the server's clock
---   free      text     the node's free resources
+--   free      text     the node's free resources, and of how many CPUs: see lib/offers
 --   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
 --   limit     int      at most so many tasks
 -- RETURN
---   OK work leftover   work = {{attempt, spec, news of arguments}, ...}; leftover = demands of ready work that stays
+--   OK work leftover   work = {{attempt, spec, news of arguments}, ...}; leftover = demands of ready work that stays and that the node might run
 --   REPEAT work
 --   GAP last
 --   FENCED
@@ -27,7 +27,7 @@ if refusal then
 end
 
 -- every check passed: first write
-local work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
+local work, claimed, leftover = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
 send_mail()
 close_with_work(channel, number, claimed)
-return {words.OK, work, leftover()}
+return {words.OK, work, leftover}

@@ -11,7 +11,7 @@
 --   number    int      the call's number on the channel
 --   seen      text     inbox position to trim to, or ""
 --   now       ms       0 = the server's clock
---   free      text     the node's free resources after these finishes
+--   free      text     the node's free resources after these finishes, and of how many CPUs: see lib/offers
 --   rooms     msgpack  {queue name: tasks that busy workers would take ahead}
 --   limit     int      at most so many tasks
 --   finishes  rest     packed: task, attempt, outcome, returns {{is inline, size, {contained ids}}}, borrower, {kept ids}, detail;
@@ -39,14 +39,14 @@ for _, finish in ipairs(finishes) do
   if not finish_attempt(worker, finish) then stale[#stale + 1] = finish[1] end
 end
 finish_all(worker)
-local work = {}
+local work, leftover = {}, {}
 if limit > 0 then
   local claimed
-  work, claimed = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
+  work, claimed, leftover = hand_out(worker, free, rooms, math.min(limit, limits.SLICE))
   send_mail()
   close_with_work(channel, number, claimed)
 else
   send_mail()
   close_call(channel, number)
 end
-return {words.OK, stale, work, limit > 0 and leftover() or {}}
+return {words.OK, stale, work, leftover}

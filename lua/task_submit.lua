@@ -37,7 +37,7 @@ end
 if not job_runs(heads[1][3]) then return close_call(channel, number, {words.JOB_ENDED}) end
 
 -- every check passed: first write
-local ids, claimed, lost, held, queued, rung = {}, {}, {}, {}, 0, {}
+local ids, claimed, lost, held, queued, rung, refused = {}, {}, {}, {}, 0, {}, {}
 local sequence = redis.call('INCRBY', keys.sequence, #heads) - #heads
 local last_calls = {}
 local former = string.find(claims, 'L', 1, true) and redis.call('HGET', channel, fields.former)
@@ -64,8 +64,8 @@ for i, head in ipairs(heads) do
       create_task(head, words.WAITING, nil, unready, unpinned)
     else
       create_task(head, words.QUEUED, nil, nil, unpinned)
-      enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], sequence + i))
-      rung[head[5]] = (rung[head[5]] or 0) + 1
+      local name, refusal = place_task(task, keys.task(task), head, queue_score(head[11], head[10], sequence + i))
+      if name then rung[name] = (rung[name] or 0) + 1 else refused[#refused + 1] = {head, refusal} end
     end
   end
   hold_returns(head, held)
@@ -76,7 +76,8 @@ end
 add_all('SADD', keys.job_tasks(heads[1][3]), ids)
 add_all('SADD', keys.node_tasks(route), claimed)
 add_all('SADD', keys.holds(worker), held)
-for demand, count in pairs(rung) do ring_idle(demand, count, nil) end
+for name, count in pairs(rung) do ring_idle(name, count, nil) end
+for _, each in ipairs(refused) do end_unschedulable(each[1], each[2]) end
 fail_orphans()
 for _, each in ipairs(lost) do
   local head = each[1]

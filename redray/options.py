@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redray import signatures, strategies
 from redray.resources import to_text
+from redray.where import where_text
 
 if TYPE_CHECKING:
     from redray.runtime_env import RuntimeEnv
@@ -44,6 +45,7 @@ class TaskOptions(NamedTuple):
     fallback_strategy: tuple[Mapping[str, Any], ...] = ()
     generator_backpressure: int = UNLIMITED  # items a streaming generator may run ahead of its reader
     enable_task_events: bool = True
+    where: str = ""  # what strategy, selector and fallbacks come to, see redray.where
 
 
 class ActorOptions(NamedTuple):
@@ -68,6 +70,7 @@ class ActorOptions(NamedTuple):
     label_selector: Mapping[str, str] | None = None
     fallback_strategy: tuple[Mapping[str, Any], ...] = ()
     enable_task_events: bool = True
+    where: str = ""
 
 
 class MethodOptions(NamedTuple):
@@ -173,7 +176,12 @@ def task_options(given: Mapping[str, Any], name: str, is_generator: bool) -> Tas
         fallback_strategy=tuple(given.get("fallback_strategy") or ()),
         generator_backpressure=_or(given.get("_generator_backpressure_num_objects"), UNLIMITED),
         enable_task_events=given.get("enable_task_events", True),
+        where=_where(given),
     )
+
+
+def _where(given: Mapping[str, Any]) -> str:
+    return where_text(_scheduling(given), given.get("label_selector"), given.get("fallback_strategy") or ())
 
 
 def _actor_demands(given: Mapping[str, Any]) -> tuple[str, str]:
@@ -216,6 +224,7 @@ def actor_options(given: Mapping[str, Any], is_async: bool) -> ActorOptions:
         label_selector=given.get("label_selector"),
         fallback_strategy=tuple(given.get("fallback_strategy") or ()),
         enable_task_events=given.get("enable_task_events", True),
+        where=_where(given),
     )
 
 

@@ -37,6 +37,7 @@ class TaskHead(msgspec.Struct, array_like=True, gc=False):
     actor: str = ""  # actor id, for ACTOR_CREATION and ACTOR_CALL
     sequence: int = 0  # ACTOR_CALL: position among this caller's calls to this actor, from 1
     options: dict[str, Any] = {}  # what only the node and the worker read: runtime_env, concurrency group, ...
+    where: str = ""  # which nodes it may run on, see redray.where
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -52,6 +52,7 @@ class Submission(Environments, Streaming):
             self._export(function)
             head = self._head(TASK, function, options.name, options.demand, num_returns, options.max_retries,
                               waits_for, keeps, options.priority, context, extra)  # fmt: skip
+            head.where = options.where
             del kept_alive
             return self._submit(head, payload)
 
@@ -128,6 +129,7 @@ class Submission(Environments, Streaming):
             head = self._head(ACTOR_CREATION, cls, cls.name, options.demand_to_place, 0, 0,
                               waits_for, keeps, options.priority, context, extra)  # fmt: skip
             head.actor = head.task
+            head.where = options.where
             if options.detached:
                 head.job = head.task[8:]
             actor_id = ActorID(bytes.fromhex(head.task))

@@ -33,6 +33,12 @@ local function bury(actor, cause)
   if redis.call('HGET', key, fields.refs) == '0' then redis.call('DEL', key, keys.callers(actor)) end
 end
 
+-- The only node that it may start on is not there.
+local function bury_unschedulable(actor, why)
+  redis.call('HSET', keys.actor(actor), fields.unschedulable, 1)
+  bury(actor, 'The actor is not schedulable: ' .. why)
+end
+
 -- Its process is gone, unasked: start again while restarts are left and anybody holds it, else bury. Returns the new state.
 local function restart_or_bury(actor, cause)
   local key = keys.actor(actor)

@@ -14,15 +14,18 @@ end
 
 -- Take a task that waits, in a queue or for its actor, out of where it waits.
 local function unqueue(task, head)
-  redis.call('HDEL', keys.task(task), fields.unready)
-  if head[2] == 2 then redis.call('ZREM', keys.parked(head[14]), task) else dequeue(queue_name(head[5], head[3]), task) end
+  local key = keys.task(task)
+  local name = redis.call('HGET', key, fields.queue) or queue_name(head[5], head[3])
+  redis.call('HDEL', key, fields.unready, fields.queue)
+  if head[2] == 2 then redis.call('ZREM', keys.parked(head[14]), task) else dequeue(name, task) end
 end
 
 -- What the caller of an actor that cannot answer is told.
 local function actor_error(actor, class, cause)
-  local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed)
+  local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed, fields.unschedulable)
   local text = cause .. '\n    class_name: ' .. (record[1] or '?') .. '\n    actor_id: ' .. actor
   if record[2] == '2' then class = 'RuntimeEnvSetupError' end
+  if record[3] then class = 'ActorUnschedulableError' end
   return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
 end
 

@@ -22,7 +22,7 @@ end
 
 -- Returns how many tasks were taken, and how urgent the next one is, nil when none is left.
 local function claim_from(name, count, node, claimed, work)
-  local queue = keys.queue(name)
+  local queue, is_plain = keys.queue(name), where_of(name) == ''
   local popped = redis.call('ZPOPMIN', queue, count)
   local taken = 0
   for i = 1, #popped, 2 do
@@ -30,6 +30,7 @@ local function claim_from(name, count, node, claimed, work)
     local key = keys.task(task)
     local record = redis.call('HMGET', key, fields.state, fields.attempt)
     local head, spec = head_of(task)
+    if not is_plain then redis.call('HDEL', key, fields.queue) end
     if record[1] == words.QUEUED and still_ready(task, key, head) then
       redis.call('HSET', key, fields.state, words.CLAIMED, fields.node, node)
       claimed[#claimed + 1] = task
@@ -41,17 +42,38 @@ local function claim_from(name, count, node, claimed, work)
   return taken, band
 end
 
+-- How many of `slots` tasks a node should start: all of them up to half of its CPUs; beyond that, only while no other node that waits for
+-- work is used less. Whoever is rung for the rest and cannot come does not count for long.
+local function its_share(node, demand, where, slots, free, cpus)
+  local each = parse_demand(demand).CPU or 0
+  if not cpus or cpus == 0 or each == 0 then return slots end
+  local used = cpus - (free.CPU or 0)
+  local share = math.max(0, math.ceil((cpus / 2 - used) / each))
+  if share >= slots then return slots end
+  local least = nil
+  for other, offer in pairs(offers()) do
+    if other ~= node and offer.cpus and comes(other, demand) and may_take(other, demand, where) then
+      least = math.min(least or 1, used_share(offer))
+    end
+  end
+  if not least then return slots end
+  if least >= 0.5 then share = math.max(share, math.floor((least * cpus - used) / each + 0.0001) + 1) end
+  return math.max(0, math.min(slots, share))
+end
+
 -- Take what fits of queues that begin with tasks of one priority, and no others: in the first round each queue gives its share, in the
 -- second what it has. Queues that go on with less urgent tasks are added to `later`.
-local function take_band(names, band, later, node, free, rooms, limit, claimed, work)
+local function take_band(names, band, later, node, free, cpus, rooms, limit, claimed, work)
   local alone = #names == 1 and next(later) == nil
   local most = math.max(1, math.ceil(limit / #names))
   for _ = 1, 2 do
     local unfinished = {}
     for _, name in ipairs(names) do
-      local demand = demand_of(name)
+      local demand, where, plain = demand_of(name), where_of(name), plain_name(name)
       local slots = times_fit(demand, free)
-      local count = math.min(slots + (rooms[name] or 0), limit - #work, most)
+      if slots > 0 and pinned_node(where) ~= node then slots = its_share(node, demand, where, slots, free, cpus) end
+      local count = math.min(slots + (rooms[plain] or 0), limit - #work, most)
+      if count > 0 and where ~= '' and not may_take(node, demand, where) then count = 0 end
       if count > 0 and not alone then
         count = math.min(count, redis.call('ZCOUNT', keys.queue(name), '-inf', '(' .. string.format('%.0f', (band + 1) * BAND)))
       end
@@ -59,7 +81,7 @@ local function take_band(names, band, later, node, free, rooms, limit, claimed, 
         local taken, following = claim_from(name, count, node, claimed, work)
         local started = math.min(taken, slots)
         for resource, units in pairs(parse_demand(demand)) do free[resource] = (free[resource] or 0) - units * started end
-        if rooms[name] then rooms[name] = rooms[name] - (taken - started) end
+        if rooms[plain] then rooms[plain] = rooms[plain] - (taken - started) end
         if following == band then
           unfinished[#unfinished + 1] = name
         elseif following then
@@ -72,47 +94,73 @@ local function take_band(names, band, later, node, free, rooms, limit, claimed, 
   end
 end
 
+-- The queues that a node looks into: the cluster's and its own, in the order of their turns; {name, place}. Those with arguments on this
+-- node come earlier, those with arguments on another one later, but not so late that they would wait for ever.
+local function queues_for(node)
+  local found, mixed = {}, false
+  local function add(list)
+    local places = redis.call('ZRANGE', list, 0, limits.QUEUES_EXAMINED - 1, 'WITHSCORES')
+    for i = 1, #places, 2 do
+      local near, turn = pinned_node(where_of(places[i])), tonumber(places[i + 1])
+      mixed = mixed or near ~= nil
+      found[#found + 1] = {places[i], turn, turn + (not near and 0 or near == node and -limits.NEAR_TURNS or limits.NEAR_TURNS)}
+    end
+  end
+  add(keys.queues)
+  add(keys.node_queues(node))
+  if mixed then table.sort(found, function(one, other) return one[3] < other[3] or (one[3] == other[3] and one[1] < other[1]) end) end
+  return found
+end
+
 -- Take what fits, the most urgent first. `free` and `rooms` are counted down.
-local function take_work(node, free, rooms, limit, claimed, work)
-  local places = redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1, 'WITHSCORES')
+local function take_work(queues, node, free, cpus, rooms, limit, claimed, work)
   local bands = {}
-  for i = 1, #places, 2 do
-    local band = band_of(places[i + 1])
+  for _, queue in ipairs(queues) do
+    local band = band_of(queue[2])
     bands[band] = bands[band] or {}
-    table.insert(bands[band], places[i])
+    table.insert(bands[band], queue[1])
   end
   while #work < limit and next(bands) do
     local band = math.huge
     for each in pairs(bands) do band = math.min(band, each) end
     local names = bands[band]
     bands[band] = nil
-    take_band(names, band, bands, node, free, rooms, limit, claimed, work)
+    take_band(names, band, bands, node, free, cpus, rooms, limit, claimed, work)
   end
 end
 
-local function free_as_text(free)
-  local parts = {}
-  for name, units in pairs(free) do
-    if units > 0 then parts[#parts + 1] = name .. ':' .. units / 10000 end
-  end
-  return #parts > 0 and table.concat(parts, ',') or '-'
-end
-
--- `free` is the node's free resources as text, `rooms` how many more tasks of a queue its busy workers would take ahead of time.
--- Returns the work and the claimed ids. A node that could take more is remembered as idle; one that leaves fitting work rings the next.
-local function hand_out(node, free_text, rooms, limit)
-  local work, claimed, free = {}, {}, {}
-  for name, units in pairs(parse_demand(free_text)) do free[name] = units end
-  take_work(node, free, rooms, limit, claimed, work)
-  add_all('SADD', keys.node_tasks(node), claimed)
-  local idle = #work < limit
-  if idle then redis.call('HSET', keys.idle, node, free_as_text(free)) else redis.call('HDEL', keys.idle, node) end
-  if redis.call('HLEN', keys.idle) > (idle and 1 or 0) then
-    for _, name in ipairs(redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)) do
-      ring_idle(demand_of(name), 1, node)
+-- The demands of the work that is left and that this node might run. Such a node lets new tasks queue behind it.
+local function demands_for(node, queues)
+  local demands, seen = {}, {}
+  for _, queue in ipairs(queues) do
+    local demand = demand_of(queue[1])
+    if not seen[demand] and may_ever_take(node, where_of(queue[1])) then
+      demands[#demands + 1] = demand
+      seen[demand] = true
     end
   end
-  return work, claimed
+  return demands
+end
+
+-- `free_text` is what the node has free (see lib/offers), `rooms` how many more tasks of a queue its busy workers would take ahead of time.
+-- Returns the work, the claimed ids and the demands of what is left. A node that could take more is remembered as idle; one that leaves
+-- fitting work rings the next.
+local function hand_out(node, free_text, rooms, limit)
+  local work, claimed, free = {}, {}, {}
+  local offer = parse_offer(free_text)
+  for name, units in pairs(offer.free) do free[name] = units end
+  local queues = queues_for(node)
+  if #queues > 0 then
+    take_work(queues, node, free, offer.cpus, rooms, limit, claimed, work)
+    queues = queues_for(node)
+  end
+  add_all('SADD', keys.node_tasks(node), claimed)
+  local idle = #work < limit
+  write_offer(node, idle and free or nil, offer.cpus)
+  if #queues > 0 and others_wait(node, idle) then
+    for _, queue in ipairs(queues) do ring_idle(queue[1], 1, node) end
+  end
+  return work, claimed, demands_for(node, queues)
 end
 
 -- The work that an earlier call handed out, for a caller that lost the reply: what is its own still.
@@ -125,17 +173,6 @@ local function hand_again(node, tasks)
     end
   end
   return work
-end
-
--- The demands of the ready work that is left. A node that could ever run some of it lets new tasks queue behind it.
-local function leftover()
-  local demands, seen = {}, {}
-  for _, name in ipairs(redis.call('ZRANGE', keys.queues, 0, limits.QUEUES_EXAMINED - 1)) do
-    local demand = demand_of(name)
-    if not seen[demand] then demands[#demands + 1] = demand end
-    seen[demand] = true
-  end
-  return demands
 end
 
 -- Keeps what was handed out until the next call that hands out: a node asks for work one call at a time.

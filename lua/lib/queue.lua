@@ -1,8 +1,9 @@
--- queue: ready tasks, one sorted set per (demand, job), and who gets them.
--- A queue's name is demand|job. Its place in keys.queues is the priority of its first task, then its turn: the number of tasks it was
--- served, so jobs share fairly. Within a queue: highest priority first, then deepest nesting (a blocked parent waits for it), then
--- first in, first out.
+-- queue: ready tasks, one sorted set per (demand, where it may run, job).
+-- A queue's name is demand|job, or demand|where|job. Its place in keys.queues is the priority of its first task, then its turn: the number
+-- of tasks it was served, so jobs share fairly. A queue of one node alone has its place in that node's list instead, where the others need
+-- not look. Within a queue: highest priority first, then deepest nesting (a blocked parent waits for it), then first in, first out.
 -- @include resources
+-- @include labels
 
 local BAND = 35184372088832 -- 2^45: tasks of one priority, and in keys.queues the queues that begin with such a task
 
@@ -18,32 +19,54 @@ local function band_of(score)
 end
 
 local function demand_of(name)
-  return string.match(name, '^(.*)|')
+  return string.match(name, '^([^|]*)|')
 end
 
-local function queue_name(demand, job)
+-- '' for a queue that any node may serve.
+local function where_of(name)
+  return string.match(name, '^[^|]*|(.*)|') or ''
+end
+
+local function queue_name(demand, job, where)
+  if where and where ~= '' then return demand .. '|' .. where .. '|' .. job end
   return demand .. '|' .. job
+end
+
+-- The queue of the same demand and job that any node may serve.
+local function plain_name(name)
+  return (string.gsub(name, '|.*|', '|'))
+end
+
+-- The sorted set that a queue has its place in.
+local function list_of(name)
+  local where = where_of(name)
+  if where == '' then return keys.queues end
+  local node = pinned_node(where)
+  if node and not string.find(where, '[>~]') then return keys.node_queues(node) end
+  return keys.queues
 end
 
 -- Give a queue its place among those that begin with a task of the same priority: not before the first of them, because it must not be
 -- owed the turns it did not use.
 local function place_queue(name, band, served)
-  local first = redis.call('ZRANGEBYSCORE', keys.queues, band * BAND, '(' .. string.format('%.0f', (band + 1) * BAND), 'WITHSCORES', 'LIMIT', 0, 1)
+  local list = list_of(name)
+  local first = redis.call('ZRANGEBYSCORE', list, band * BAND, '(' .. string.format('%.0f', (band + 1) * BAND), 'WITHSCORES', 'LIMIT', 0, 1)
   if first[2] then served = math.max(served, tonumber(first[2]) % BAND) end
-  redis.call('ZADD', keys.queues, string.format('%.0f', band * BAND + served), name)
+  redis.call('ZADD', list, string.format('%.0f', band * BAND + served), name)
 end
 
 -- A queue lost tasks, `served` of them to a node. Returns whether it has more, and how urgent that is.
 local function keep_place(name, served)
+  local list = list_of(name)
   local first = redis.call('ZRANGE', keys.queue(name), 0, 0, 'WITHSCORES')
   if not first[2] then
-    redis.call('ZREM', keys.queues, name)
+    redis.call('ZREM', list, name)
     return false
   end
   local band = band_of(first[2])
-  local place = tonumber(redis.call('ZINCRBY', keys.queues, served, name))
+  local place = tonumber(redis.call('ZINCRBY', list, served, name))
   if band_of(place) ~= band then
-    redis.call('ZREM', keys.queues, name)
+    redis.call('ZREM', list, name)
     place_queue(name, band, place % BAND)
   end
   return true, band
@@ -55,25 +78,11 @@ local function enqueue(name, task, score)
   local first = redis.call('ZRANGE', queue, 0, 1, 'WITHSCORES')
   if first[1] ~= task then return end
   if not first[4] or band_of(first[4]) ~= band_of(score) then
-    redis.call('ZREM', keys.queues, name)
+    redis.call('ZREM', list_of(name), name)
     place_queue(name, band_of(score), 0)
   end
 end
 
 local function dequeue(name, task)
   if redis.call('ZREM', keys.queue(name), task) == 1 then keep_place(name, 0) end
-end
-
--- Ring up to `count` idle nodes which a demand fits.
-local function ring_idle(demand, count, except)
-  local rung = 0
-  local idle = redis.call('HGETALL', keys.idle)
-  for i = 1, #idle, 2 do
-    if rung >= count then return end
-    if idle[i] ~= except and times_fit(demand, parse_demand(idle[i + 1])) > 0 then
-      redis.call('HDEL', keys.idle, idle[i])
-      post(idle[i], words.MESSAGE_RING)
-      rung = rung + 1
-    end
-  end
 end

@@ -1,7 +1,6 @@
 -- references: an object lives while something counts on it: a process' hold, a pending task's argument, a value that contains it.
 -- @include object_key
 -- @include inbox
--- @include queue
 
 -- False for what is not there (any more): a record without `refs` is a freed first return value whose siblings live.
 local function retain(id)

@@ -1,5 +1,6 @@
 -- settle: make a value visible, and wake what waited for it.
 -- @include references
+-- @include placing
 
 -- The kind and data of the inbox message that carries or announces a value; of a located one: size and nodes.
 local function announcement(value, size, at)
@@ -27,11 +28,9 @@ local function wake_dependents(id)
       else
         local spec = redis.call('GET', keys.spec(task))
         local head = cmsgpack.unpack(string.sub(spec, 5, 4 + struct.unpack('<I4', spec)))
-        local name = queue_name(head[5], head[3])
         redis.call('HDEL', key, fields.unready)
         redis.call('HSET', key, fields.state, words.QUEUED)
-        enqueue(name, task, queue_score(head[11], head[10], redis.call('INCR', keys.sequence)))
-        ring_idle(head[5], 1)
+        queue_task(task, key, head, queue_score(head[11], head[10], redis.call('INCR', keys.sequence)))
       end
     end
   end

@@ -120,8 +120,7 @@ end
 local function queue_again(task, key, head)
   if not still_ready(task, key, head) then return end
   redis.call('HSET', key, fields.state, words.QUEUED, fields.node, '')
-  enqueue(queue_name(head[5], head[3]), task, queue_score(head[11], head[10], 0))
-  ring_idle(head[5], 1)
+  queue_task(task, key, head, queue_score(head[11], head[10], 0))
 end
 
 -- The first return value, of a task that ends in an error. It stays what it was if only another value was being computed again.
@@ -154,4 +153,10 @@ local function end_task(task, key, job, head, state, packed)
     if head[6] > 1 or head[6] < 0 then release({task .. '00000000'}) else redis.call('DEL', key) end
   end
   release(pins_of(head, record[3]))
+end
+
+-- The only node that a queued task may run on is not there.
+local function end_unschedulable(head, why)
+  local text = 'The task is not schedulable: task ' .. head[1] .. ' (' .. head[4] .. ') cannot run: ' .. why
+  end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, system_error('TaskUnschedulableError', text))
 end

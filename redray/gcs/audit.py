@@ -20,8 +20,8 @@ _UNFINISHED = (TaskState.WAITING, TaskState.QUEUED, *_PLACED)
 _FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED, ObjectState.READY, ObjectState.LOST)
 _AT_REST = frozenset(
     (
-        "nodes leases tick idle sequence jobs cluster history node process inbox node_processes job job_functions fn"
-        " job_packages package logs"
+        "nodes leases tick idle sequence spread jobs cluster history node process inbox node_processes job"
+        " job_functions fn job_packages package logs"
     ).split()
 )
 
@@ -69,7 +69,13 @@ def _expected_places(state: Snapshot, task: str, record: Record) -> list[str]:
     head = state.heads.get(task)
     if record.get("state") != TaskState.QUEUED or head is None:
         return []
-    return [f"parked {head.actor}" if head.kind == specs.ACTOR_CALL else f"queue {head.demand}|{head.job}"]
+    if f"place:{task}" in state.chores:
+        return []
+    return [f"parked {head.actor}" if head.kind == specs.ACTOR_CALL else f"queue {record.get('queue') or _plain(head)}"]
+
+
+def _plain(head: specs.TaskHead) -> str:
+    return f"{head.demand}|{head.job}"
 
 
 def _waiting(state: Snapshot) -> Iterator[str]:
@@ -190,8 +196,16 @@ def _locations(state: Snapshot) -> Iterator[str]:
 
 
 def _queues(state: Snapshot) -> Iterator[str]:
-    for name in sorted(state.queues ^ set(state.members["queue"])):
-        if name in state.queues:
+    own = [name for names in state.members["node_queues"].values() for name in names]
+    listed = state.queues | set(own)
+    for node, names in state.members["node_queues"].items():
+        if node not in state.nodes and f"node:{node}" not in state.leases and f"node:{node}" not in state.chores:
+            yield f"Node {node} is gone, and {', '.join(names)} will wait for it for ever."
+    for task, record in state.hashes["task"].items():
+        if "queue" in record and record.get("state") != TaskState.QUEUED:
+            yield f"Task {task} is {record.get('state')}, and says that it is in queue {record['queue']}."
+    for name in sorted(listed ^ set(state.members["queue"])):
+        if name in listed:
             yield f"Queue {name} has a turn, but is empty."
         else:
             yield f"Queue {name} has tasks, but no turn: nobody will ever look into it."
@@ -288,7 +302,7 @@ def _jobs(state: Snapshot) -> Iterator[str]:
 def _chores(state: Snapshot) -> Iterator[str]:
     for chore in sorted(state.chores):
         kind, colon, _ = chore.partition(":")
-        if colon and kind not in ("wake", "process", "job", "actor", "parked"):
+        if colon and kind not in ("wake", "process", "job", "actor", "parked", "place", "node"):
             yield f"Chore '{chore}' is of a kind that this release does not know."
 
 

@@ -17,11 +17,12 @@ FAMILIES: dict[str, str] = {
     "spec": "spec:",  # string: a task's packed spec; deleted when the task ends, or with the values it could recompute
     "dependents": "dependents:",  # list: tasks waiting for an object; deleted when it is ready
     "watchers": "watchers:",  # set: processes waiting for an object; deleted when it is ready
-    "queue": "queue:",  # zset: ready tasks of one demand and job; empty = gone
+    "queue": "queue:",  # zset: ready tasks of one demand, place and job; empty = gone
     "process": "process:",  # hash: channel of a driver, worker or node: last call number, route; deleted by process_end
     "holds": "holds:",  # set: object ids a process holds; emptied by process_end
     "inbox": "inbox:",  # stream: what a process must hear; trimmed by its acknowledgements, deleted by process_end
     "node": "node:",  # hash: a node; deleted when it leaves, kept an hour when it died
+    "node_queues": "node_queues:",  # zset: names of the queues that only this node may serve -> their turn
     "node_tasks": "node_tasks:",  # set: tasks claimed by a node
     "node_actors": "node_actors:",  # set: actors living on a node
     "node_objects": "node_objects:",  # set: objects with a copy in a node's shared memory
@@ -45,7 +46,8 @@ SINGLETONS: dict[str, str] = {
     "leases": "leases",  # zset: node or driver -> end of its lease, ms of the server's clock
     "tick": "tick",  # hash: last renewal of any lease (a gap: Redis was away), until when nobody is declared dead
     "queues": "queues",  # zset: names of the queues that are not empty -> their turn
-    "idle": "idle",  # hash: node waiting for work -> its free resources
+    "idle": "idle",  # hash: node waiting for work -> its free resources, of how many CPUs, and when it was rung
+    "spread": "spread",  # string: counter of tasks that were spread over nodes by turns
     "sequence": "sequence",  # string: counter that keeps queues first in, first out
     "actor_names": "actor_names",  # hash: namespace/name -> actor id
     "jobs": "jobs",  # set: jobs that have not ended

@@ -88,6 +88,7 @@ class Message:
     KILL = "kill"  # actor id
     RETIRE = "retire"  # actor id: no handle is left
     JOB_ENDED = "job_ended"  # job id: its workers must go
+    JOINED = "joined"  # node id: there is another node
     LOST = "lost"  # the node was declared dead: start again as a new one
 
 
@@ -104,7 +105,7 @@ WORDS = _words()
 _FIELD_NAMES = (
     # task and object
     "state job name node attempt retries refs unready unpinned pins watched value size at contains "
-    "actor kind returns alive lineage demand "
+    "actor kind returns alive lineage queue unschedulable "
     # a task that streams: items published, taken by the reader, lost and not computed again yet; that its reader is
     # gone; that an item lay in shared memory; the attempt that publishes everything anew
     "items taken missing closed large anew "
@@ -122,6 +123,8 @@ LIMITS = {
     "INBOX_VALUE": 4096,  # bytes: a larger inline value is fetched, not pushed
     "INBOX_ENTRIES": 4096,  # beyond it a process' inbox holds one "again" mark
     "QUEUES_EXAMINED": 64,  # per claim
+    "NEAR_TURNS": 16,  # so much later a node looks at what is nearer to another one, and so much earlier at its own
+    "RUNG_MS": 500,  # a node that was rung and has not come after so long cannot be counted on
     "LEASE_MS": 7000,
     "TICK_GAP_MS": 3000,  # nobody renewed for so long: Redis was away
     "LOG_LINES": 2000,

@@ -14,7 +14,8 @@ Record = dict[str, str]
 
 # What is read of each hash: never a value, which may be 100 KiB.
 _HASHES = {
-    "task": "state job name node attempt retries refs unready unpinned contains at kind actor returns alive lineage",
+    "task": "state job name node attempt retries refs unready unpinned contains at kind actor returns alive lineage "
+    "queue",
     "object": "state refs contains at",
     "actor": "state refs node job name namespace detached restarts",
     "process": "kind route state job last",
@@ -32,6 +33,7 @@ _READ: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "dependents": lambda key: ("LRANGE", key, 0, -1),
     "queue": lambda key: ("ZRANGE", key, 0, -1),
     "parked": lambda key: ("ZRANGE", key, 0, -1),
+    "node_queues": lambda key: ("ZRANGE", key, 0, -1),
     **{family: lambda key: ("SMEMBERS", key) for family in _SETS},
 }
 

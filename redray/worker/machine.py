@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+from glob import glob
+
+from redray.where import NODE_ID
 
 DEFAULT_MEMORY_SHARE = 0.3
+ACCELERATOR_TYPE = "ray.io/accelerator-type"  # a label, empty on a machine without GPUs
 
 
 def resources(
@@ -18,12 +22,37 @@ def resources(
     gpus = num_gpus if num_gpus is not None else count_gpus()
     if gpus:
         found["GPU"] = gpus
+        if model := accelerator_type():
+            found.setdefault(f"accelerator_type:{model}", 1)
     found["memory"] = max(0, total_memory() - store)
     found["object_store_memory"] = store
     found[f"node:{ip}"] = 1
     if is_head:
         found["node:__internal_head__"] = 1
     return found
+
+
+def labels(custom: dict[str, str], node: str) -> dict[str, str]:
+    """The node's labels: what was said, and those that every node has."""
+    return {ACCELERATOR_TYPE: accelerator_type() if count_gpus() else "", **custom, NODE_ID: node}
+
+
+def accelerator_type() -> str:
+    """Of the first GPU, as the driver names it: `NVIDIA A100-SXM4-40GB` is an `A100`, `NVIDIA GeForce RTX 5090` a
+    `GeForce-RTX-5090`. Empty when there is none or its driver does not tell."""
+    for path in sorted(glob("/proc/driver/nvidia/gpus/*/information")):
+        with open(path, errors="replace") as file:
+            for line in file:
+                field, _, model = line.partition(":")
+                if field == "Model":
+                    return short_model(model.strip())
+    return ""
+
+
+def short_model(model: str) -> str:
+    words = model.removeprefix("NVIDIA ").removeprefix("Tesla ").split()
+    first = words[0].split("-")[0] if words else ""
+    return first if first.isupper() and any(map(str.isdigit, first)) else "-".join(words)
 
 
 def _usable_cpus() -> int:

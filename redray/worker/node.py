@@ -15,12 +15,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from redray.gcs import nodes
 from redray.gcs.check import check_server
-from redray.gcs.client import Connection
+from redray.gcs.client import Connection, ReplyError
 from redray.gcs.inbox import InboxLink
 from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
@@ -140,17 +141,22 @@ class Node(NodeMail):
             "hostname": machine.facts()["hostname"],
             "socket": self.socket_path,
             "resources": msgspec.json.encode(self._resources).decode(),
-            "labels": msgspec.json.encode(self._config.labels).decode(),
+            "labels": msgspec.json.encode(self.labels).decode(),
             "free": self._state.ledger.free_text(),
             "version": __version__,
             "head": str(int(self._config.is_head)),
         }
-        self._link.run(nodes.register(self._keys, self.id, 0, os.getpid(), facts))
+        self._link.run(nodes.register(self._keys, self.id, 0, os.getpid(), facts), self._registered)
         if not self._link.connect():
             raise ConnectionError(f"Redis at {self._address} went away while the node started.")
         self._inbox.connect()
         self._watch(self._link.fileno(), self._link.turn)
         self._watch(self._inbox.fileno(), self._read_inbox)
+
+    def _registered(self, reply: Any) -> None:
+        if isinstance(reply, ReplyError):
+            raise reply
+        self._state.alone = len(reply[1]) <= 1
 
     def _watch_owner(self) -> None:
         """First of all: a driver that dies while the node starts must not leave it behind."""

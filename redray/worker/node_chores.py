@@ -42,7 +42,11 @@ class NodeChores(NodeShell):
             self._link.run(processes.reap_driver(self._keys, expired[7:], 0))
         if reply[2]:
             self._do_chores()
-        self._check_queues()
+        self._state.alone = reply[4] <= 1
+        if reply[3]:
+            # Whoever was rung for it may not have come.
+            self._state.ask_for_work()
+            self._check_queues()
 
     def _may_start(self) -> bool:
         """Self-fencing: without a fresh lease nothing new is started,
@@ -89,16 +93,16 @@ class NodeChores(NodeShell):
 
     def _check_queues(self) -> None:
         """Warn the jobs whose tasks no node of the cluster can ever run."""
-        if self._state.leftover:
-            from redray.worker.infeasible import warn_of_infeasible
+        from redray.worker.infeasible import warn_of_infeasible
 
-            warn_of_infeasible(self._link, self._keys, self._warned)
+        warn_of_infeasible(self._link, self._keys, self._warned)
 
     # ---- drain -------------------------------------------------------------------------------------------------------
     def _drain(self) -> None:
         if self._state.draining:
             return
         self._state.drain()
+        self._link.plain(None, "HDEL", self._keys.idle, self.id)
         self._drain_until = time.monotonic() + DRAIN_S
         self._next_tick = 0.0
 

@@ -32,6 +32,9 @@ class NodeMail(NodeWorkers):
         self._objects.news(kind, id, data)
         self._handle(events.ObjectNews(id, data if kind == Message.VALUE else None))
 
+    def _has_company(self) -> None:
+        self._state.alone = False
+
     def _job_mail(self, _kind: str, id: str, _data: bytes) -> None:
         self._jobs.ended(id)
         self._handle(events.JobEnded(id))
@@ -52,6 +55,7 @@ _MAIL: dict[str, Callable[[NodeMail, str, str, bytes], Any]] = {
     Message.FETCH: NodeMail._object_mail,
     Message.LOCATED: NodeMail._object_mail,
     Message.RING: lambda node, kind, id, data: node._handle(events.Rung()),
+    Message.JOINED: lambda node, kind, id, data: node._has_company(),
     Message.KEEP: lambda node, kind, id, data: node._store.promote(id),
     Message.FREE: lambda node, kind, id, data: node._objects.free(id),
     Message.CALL: lambda node, kind, id, data: node._handle(events.CallReceived(int(id), data)),

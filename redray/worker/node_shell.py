@@ -58,7 +58,8 @@ class NodeShell:
             self._store.capacity,
         )
         most = config.max_workers or settings().max_workers or max(64, int(16 * self._resources["CPU"]))
-        self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most)
+        self.labels = machine.labels(config.labels, self.id)
+        self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most, self.labels)
         self._link: RedisLink
         self._jobs: JobBook
         self._objects: NodeObjects

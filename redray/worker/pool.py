@@ -45,7 +45,7 @@ class WorkerPool:
         if not any(worker.leaving for worker in self.workers.values()):
             other = next((worker for worker in self._idle() if not worker.may_serve(attempt)), None)
             if other is not None:
-                self.let_go(other, "another job or environment needs its place")
+                self.let_go(other, "work of another kind needs its place")
         return False
 
     def start(self) -> None:

@@ -2,7 +2,8 @@
 
 The rules:
 1.  A task is started here at once only if nothing waits in the cluster's queues (`contended`), its arguments are known,
-    and a worker can take it now; everything else goes through Redis.
+    this node is one of the best places for it, and a worker can take it now; everything else goes through Redis. Beside
+    other nodes it takes up at most half of the CPUs in this way.
 2.  A worker runs one task at a time and is sent more ahead only when their function is known to be short.
 3.  Resources belong to workers, not to tasks: a worker holds a demand while it has tasks of that demand.
 4.  A blocked worker's CPUs go to whatever is deepest; it retakes them when it wakes.
@@ -11,7 +12,7 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redray import spec as specs
@@ -19,6 +20,7 @@ from redray.gcs.schema import Outcome
 from redray.messages import Run, TakeBack
 from redray.resources import fits, take
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
+from redray.where import NODE_ID, admits
 from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
 from redray.worker.attempt_book import AttemptBook
@@ -30,7 +32,7 @@ from redray.worker.recent import Recent
 from redray.worker.streams import Streams
 from redray.worker.wedge import Wedge
 from redray.worker.withdrawals import Withdrawals, is_slow
-from redray.worker.workers import Attempt, Ledger, Worker, split_started
+from redray.worker.workers import Attempt, Ledger, Worker, needs_gpu, split_started
 
 SLICE = 500
 STUCK_MS = 200  # claimed work that cannot be placed for so long goes back to the cluster
@@ -38,8 +40,16 @@ TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as runni
 
 
 class NodeState:
-    def __init__(self, resources: dict[str, float], new_worker_id: Callable[[], str], most_workers: int) -> None:
+    def __init__(
+        self,
+        resources: dict[str, float],
+        new_worker_id: Callable[[], str],
+        most_workers: int,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.ledger = Ledger(resources)
+        self.labels = labels or {}
+        self.alone = True  # no other node is known
         steady = max(1, int(resources.get("CPU", 1)))
         self.pool = WorkerPool(new_worker_id, most_workers, steady, lambda action: self.out.append(action))
         self.workers = self.pool.workers
@@ -110,14 +120,14 @@ class NodeState:
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
         if has_finishes:
             finishes = self.book.take_finishes(SLICE)
-            self.out.append(actions.RecordFinishes(finishes, self.ledger.claimable_text(), rooms, limit))
+            self.out.append(actions.RecordFinishes(finishes, self.ledger.offer(), rooms, limit))
             # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
             # only.
             self._want_claim = True
         elif not self._want_claim and not rooms:
             return  # the cluster knows what is free here: it would have given, or will ring
         elif limit:
-            self.out.append(actions.Claim(self.ledger.claimable_text(), rooms, limit))
+            self.out.append(actions.Claim(self.ledger.offer(), rooms, limit))
         if limit:
             self._asking = True
             self._want_claim = self._want_ahead = False
@@ -164,7 +174,7 @@ class NodeState:
             or self.is_fenced
             or self.backlog
             or head.kind != TASK
-            or head.options.get("placement")
+            or not admits(head.where, self.labels)
         ):
             return "-"
         if self.withdrawals.has_ended(head.job):
@@ -173,8 +183,11 @@ class NodeState:
         if values is None:
             return "-"
         attempt = Attempt(packed, head, 1, values)
-        worker = self._worker_for(attempt)
+        leaves_it = self._leaves_it_to_others(head)
+        worker = self._worker_for(attempt, may_occupy=not leaves_it)
         if worker is None:
+            if leaves_it:
+                return "-"
             self.contended = True
             if self.ledger.fits(head.demand) and not self.pool.starting():
                 self.pool.start_for(attempt, self._now)  # it forks while the task makes its way through Redis
@@ -184,6 +197,13 @@ class NodeState:
         self.send(worker, attempt)
         attempt.told_running = running
         return "R" if running else "C"
+
+    def _leaves_it_to_others(self, head: specs.TaskHead) -> bool:
+        """Once half of the CPUs are in use somebody else may be the better place, and Redis knows who waits. But a task
+        whose large arguments are here, or which wants this very node, is at its best place."""
+        if self.alone or not self.ledger.is_half_used() or head.where.startswith(NODE_ID):
+            return False
+        return self.here.isdisjoint(head.waits_for)
 
     def known_values(self, head: specs.TaskHead) -> dict[str, bytes] | None:
         """The inline values of a task's arguments, if this node knows every one of them or has it in shared memory."""
@@ -253,12 +273,12 @@ class NodeState:
             self.send(worker, attempt)
         return True
 
-    def _worker_for(self, attempt: Attempt, is_plenty: bool = False) -> Worker | None:
-        """An idle worker if the resources are free, else one that may have this run ahead."""
+    def _worker_for(self, attempt: Attempt, is_plenty: bool = False, may_occupy: bool = True) -> Worker | None:
+        """An idle worker if the resources are free (and `may_occupy`), else one that may have this run ahead."""
         head = attempt.head
         best = None
-        is_free = self.ledger.fits(head.demand)
-        ahead = 1 if head.kind != TASK or "GPU:" in head.demand else self._run_times.ahead(head.function, is_plenty)
+        is_free = may_occupy and self.ledger.fits(head.demand)
+        ahead = 1 if head.kind != TASK or needs_gpu(head.demand) else self._run_times.ahead(head.function, is_plenty)
         for worker in self.workers.values():
             if not worker.ready or worker.leaving or worker.actor or not worker.may_serve(attempt):
                 continue
@@ -299,6 +319,7 @@ class NodeState:
             # An actor belongs to the job that created it, whoever calls.
             worker.job, worker.environment = head.job, attempt.environment
         worker.queue = attempt.queue
+        worker.ran_without_gpu = worker.ran_without_gpu or not needs_gpu(head.demand)
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
         attempt.started_ms = self._now
@@ -319,7 +340,7 @@ class NodeState:
             if worker.holds and not worker.actor and self._takes_ahead(worker):
                 function = next(reversed(worker.sent.values())).head.function
                 room = self._run_times.ahead(function, is_plenty=bool(self.leftover)) - len(worker.sent)
-                if room > 0 and "GPU:" not in worker.holds and not worker.environment:
+                if room > 0 and not needs_gpu(worker.holds) and not worker.environment:
                     rooms[worker.queue] = rooms.get(worker.queue, 0) + room
             elif not worker.holds and not worker.actor and not worker.leaving:
                 unused += 1
@@ -351,7 +372,7 @@ class NodeState:
 
     def _next_or_idle(self, worker: Worker) -> None:
         """Keep the demand while the backlog has more of it: giving it back and retaking it would be the same."""
-        if not worker.leaving and "GPU:" not in worker.holds:
+        if not worker.leaving and not needs_gpu(worker.holds):
             attempt = self.backlog.take_of(worker.queue, TASK)
             if attempt is not None:
                 self.send(worker, attempt)

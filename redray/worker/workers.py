@@ -46,7 +46,7 @@ class Worker:
 
     __slots__ = (
         "actor", "blocked", "environment", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent", "queue",
-        "ready", "revoking", "sent", "serial", "waits_for",
+        "ran_without_gpu", "ready", "revoking", "sent", "serial", "waits_for",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -55,6 +55,7 @@ class Worker:
         self.environment = ""
         self.ready = False
         self.leaving = False
+        self.ran_without_gpu = False
         self.blocked = False
         self.lent = 0
         self.actor = ""
@@ -68,8 +69,12 @@ class Worker:
         self.revoking = 0  # the serial up to which its unstarted runs are being taken back
 
     def may_serve(self, attempt: Attempt) -> bool:
-        """A process that has begun to serve a job in an environment serves no other."""
-        return not self.job or (self.job == attempt.head.job and self.environment == attempt.environment)
+        """A process that has begun to serve a job in an environment serves no other. One that has run something without
+        a GPU gets none: libraries that it has loaded may have made up their minds that there is none."""
+        if not self.job:
+            return True
+        fits = self.job == attempt.head.job and self.environment == attempt.environment
+        return fits and not (self.ran_without_gpu and needs_gpu(attempt.head.demand))
 
 
 class Ledger:
@@ -131,6 +136,13 @@ class Ledger:
     def free_text(self) -> str:
         return _text(self.free)
 
+    def is_half_used(self) -> bool:
+        return 2 * self.free.get("CPU", 0) <= self.total.get("CPU", 0)
+
+    def offer(self) -> str:
+        """What this node has for work from Redis, and of how many CPUs: `CPU:2,GPU:1 of 4`."""
+        return f"{self.claimable_text()} of {from_units(self.total.get('CPU', 0)):g}"
+
     def claimable_text(self) -> str:
         """What Redis may hand out work for. Of GPUs, the untouched ones and the largest rest of another: two halves of
         two GPUs are not one."""
@@ -158,6 +170,10 @@ class Ledger:
                 return None
             chosen.append((min(candidates, key=self.gpus_free.__getitem__), fraction))
         return chosen
+
+
+def needs_gpu(demand: str) -> bool:
+    return "GPU:" in demand
 
 
 def split_started(worker: Worker, started: int) -> tuple[list[Attempt], list[Attempt]]:

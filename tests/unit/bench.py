@@ -39,6 +39,7 @@ def task(
     maker: str = DRIVER,
     returns: int = 1,
     options: dict[str, Any] | None = None,
+    where: str = "",
 ) -> bytes:
     id = task_id(number, maker)
     head = specs.TaskHead(
@@ -56,6 +57,7 @@ def task(
         "",
         function,
         options=options or {},
+        where=where,
     )
     return specs.pack(head, b"payload")
 

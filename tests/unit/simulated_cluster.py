@@ -167,7 +167,7 @@ class Cluster:
         return sorted({name.partition("|")[0] for name in self.queues})
 
     def _hand_out(self, node: str, number: int, free_text: str, rooms: dict[str, int], limit: int) -> list[Item]:
-        free, rooms, claimed = from_text(free_text), dict(rooms), []
+        free, rooms, claimed = from_text(free_text.partition(" of ")[0]), dict(rooms), []
         names = sorted(self.queues, key=lambda name: (self.queues[name][0][0][0], self.served[name], name))
         most = max(1, math.ceil(limit / max(1, len(names))))
         for share in (most, limit):

@@ -90,7 +90,7 @@ class TestLocalFirst:
         assert node.submit(task(2, demand="CPU:2"), task(3)) == "--"
 
     def test_placement_elsewhere_and_actors_go_through_redis(self, node: Bench) -> None:
-        assert node.submit(task(1, options={"placement": "x"}), creation(2)) == "--"
+        assert node.submit(task(1, where="ray.io/node-id=b"), creation(2)) == "--"
 
     def test_a_job_that_has_ended_starts_nothing(self, node: Bench) -> None:
         node.handle(events.JobEnded("ended"))
@@ -135,19 +135,19 @@ class TestAsking:
         node.done(1)
         [record] = of(actions.RecordFinishes, node.settle())
         assert record.limit > 0
-        assert record.free == "CPU:2"
+        assert record.free == "CPU:2 of 2"
 
     def test_room_that_could_not_be_offered_is_offered_later(self, node: Bench) -> None:
         """The cluster may think that this node is full: it rings only nodes whose last offer fits."""
         node.submit(task(1), task(2))
         node.handle(events.Rung())
-        assert of(actions.Claim, node.settle())[0].free == "-"
+        assert of(actions.Claim, node.settle())[0].free == "- of 2"
         node.done(1)
         node.done(2)
         assert asked(node.settle()) == 0, "one question is under way"
         [claim] = node.receive(leftover=["CPU:1"])
         assert isinstance(claim, actions.Claim)
-        assert claim.free == "CPU:2"
+        assert claim.free == "CPU:2 of 2"
 
     def test_goes_on_while_the_cluster_has_more(self) -> None:
         node = Bench(SLICE + 100, most=SLICE + 100)
@@ -171,13 +171,13 @@ class TestAsking:
         node.settle()
         node.handle(events.WorkerBlocked(node.worker_of(1), []))
         [claim] = of(actions.Claim, node.settle())
-        assert claim.free == "CPU:1"
+        assert claim.free == "CPU:1 of 2"
 
     def test_an_actor_that_holds_less_than_it_was_placed_with_makes_room(self, node: Bench) -> None:
         node.receive(creation(1, demand="CPU:2"))
         node.done(1)
         [claim] = of(actions.Claim, node.settle())
-        assert claim.free == "CPU:2"
+        assert claim.free == "CPU:2 of 2"
 
     def test_rooms_are_what_busy_workers_would_take_ahead(self, node: Bench) -> None:
         node.submit(task(1))
@@ -364,7 +364,7 @@ class TestGpus:
         node.done(1)
         node.done(3)
         [record] = of(actions.RecordFinishes, node.settle())
-        assert record.free == "CPU:8,GPU:0.5"
+        assert record.free == "CPU:8,GPU:0.5 of 8"
         assert node.receive(task(5, demand="GPU:1")) == []
         node.done(2)
         assert node.dispatched(node.settle()) == [5]
