@@ -180,6 +180,8 @@ class Sending(refs.RefKeeper):
             self._channel.flush()
         except ChannelLost as error:
             self._reroute(error, self._channel)
+        if self._channel.wants_to_write:  # this thread may go on to other things: another one sends the rest
+            self._wake_flusher()
 
     def _wake_flusher(self) -> None:
         self._unsent.set()

@@ -88,7 +88,7 @@ class Executor:
         self._held = 0  # results posted and not sent
         self._held_since = 0
         self._watchdog = FlushWatchdog(host.flush)
-        self.returns = Returns(host, self._watchdog.hold)
+        self.returns = Returns(host)
         self._calm = _Calm(self)
         self._handler = self._on_interrupt
         self.is_fork = False

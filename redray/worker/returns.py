@@ -6,7 +6,7 @@ A generator's body runs only now, so all of this happens where user code may be 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -30,11 +30,10 @@ def needs_iteration(head: TaskHead, value: Any) -> bool:
 
 
 class Returns:
-    """Runs generators for one worker. `hold` sees to it that what was posted goes out within milliseconds."""
+    """Runs generators for one worker."""
 
-    def __init__(self, host: Host, hold: Callable[[], None]) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._hold = hold
 
     def iterate(
         self, head: TaskHead, attempt: int, value: Any, who: Who, calm: AbstractContextManager[Any] | None = None
@@ -76,7 +75,7 @@ class Returns:
 
     @contextmanager
     def _producing(self, head: TaskHead, attempt: int) -> Iterator[Producer]:
-        producer = Producer(self._host, head, attempt, self._hold)
+        producer = Producer(self._host, head, attempt)
         self._host.begin_producing(producer)
         try:
             yield producer
