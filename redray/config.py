@@ -26,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True):
     package_bytes: int = 500 << 20  # of a working_dir or module, packed: larger ones are refused
     environment_cache_bytes: int = 10 << 30  # files of runtime environments on a node; what runs keeps its own
     inline_limit: int = 100 * 1024  # bytes: larger values live in shared memory
+    memory_usage_threshold: float = 0.95  # of the machine's memory: beyond it workers are killed; 1 turns that off
+    procfs: str = "/proc"  # where the machine's memory is told, for a node in a container
+    cgroupfs: str = "/sys/fs/cgroup"
     failpoints: str = ""  # name=action,name=action: where tests make a process fail
 
 
@@ -39,6 +42,11 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
             values[field.name] = _value(_PREFIX + field.name.upper(), text, type(field.default))
     if "address" not in values and environ.get("RAY_ADDRESS"):
         values["address"] = environ["RAY_ADDRESS"]
+    for name in ("memory_usage_threshold",):
+        if name not in values and environ.get(f"RAY_{name}"):
+            values[name] = _value(f"RAY_{name}", environ[f"RAY_{name}"], float)
+    if environ.get("RAY_memory_monitor_refresh_ms") == "0":
+        values["memory_usage_threshold"] = 1.0
     found = Settings(**values)  # type: ignore[arg-type]
     if not found.renew_seconds < found.stop_after_seconds < found.lease_seconds:
         raise ValueError(

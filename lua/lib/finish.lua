@@ -53,12 +53,22 @@ end
 -- What complete needs to know of a task without arguments and with one return value: most are, and need no look at their spec.
 local SIMPLE = {[2] = 0, [6] = 1, [8] = {}, [9] = {}}
 
-local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError'}
+local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError',
+  [words.OUT_OF_MEMORY] = 'OutOfMemoryError'}
+
+-- Whether the outcome is followed by another attempt. A task whose worker was killed for memory runs again as often as it takes, if it
+-- may run again at all.
+local function may_repeat(outcome, head, retries)
+  if outcome == words.HANDED_BACK then return true end
+  if outcome == words.OUT_OF_MEMORY and head[2] == 0 then return head[7] ~= 0 end
+  return (outcome == words.RETRY or outcome == words.CRASHED or outcome == words.OUT_OF_MEMORY) and retries ~= '0'
+end
 
 -- An attempt after which the task runs again.
 local function send_back(task, key, record, head, spec, node, finish)
   redis.call('SREM', keys.node_tasks(node), task)
-  if finish[3] ~= words.HANDED_BACK then next_attempt(key, tonumber(record[7])) end
+  local is_free = finish[3] == words.OUT_OF_MEMORY and head[2] == 0
+  if finish[3] ~= words.HANDED_BACK then next_attempt(key, is_free and 0 or tonumber(record[7])) end
   if head[2] == 2 then return return_call(task, key, head, spec, record[4], finish[7]) end
   queue_again(task, key, head)
   -- An actor whose last handle went while a node had its creation.
@@ -75,7 +85,7 @@ local function finish_attempt(node, finish)
   local head, spec = SIMPLE, nil
   if record[9] or outcome ~= words.VALUE or #returns == 0 then head, spec = head_of(task) end
   keep_borrowed(finish[5], finish[6])
-  if outcome == words.HANDED_BACK or ((outcome == words.RETRY or outcome == words.CRASHED) and record[7] ~= '0') then
+  if may_repeat(outcome, head, record[7]) then
     if head[2] == 1 or job_runs(record[4]) then -- the end of a job buries its actors
       send_back(task, key, record, head, spec, node, finish)
       return true

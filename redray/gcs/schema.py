@@ -48,6 +48,7 @@ class Outcome:
     ERROR = "ERROR"
     RETRY = "RETRY"  # an error that retry_exceptions names: run again while retries are left
     CRASHED = "CRASHED"  # the worker died
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"  # the node killed the worker, because the machine's memory ran out
     CANCELLED = "CANCELLED"
     SETUP_FAILED = "SETUP_FAILED"  # of an actor's creation: its runtime environment could not be set up
     HANDED_BACK = "HANDED_BACK"  # never started: back to the queue, no attempt used up

@@ -70,7 +70,8 @@ class ActorTable:
         self._pump(actor)
         self._retire_if_done(actor)
 
-    def worker_gone(self, worker: Worker, started: int, detail: str) -> None:
+    def worker_gone(self, worker: Worker, started: int, detail: str, outcome: str = Outcome.CRASHED) -> None:
+        """`outcome` is that of the calls that had begun."""
         actor = self.hosted.get(worker.actor)
         if actor is None:
             return
@@ -86,12 +87,12 @@ class ActorTable:
         self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, cause))
         began, unstarted = split_started(worker, started) if actor.serial else (list(worker.sent.values()), [])
         for attempt in began:
-            self._node.book.finish_without_value(attempt, Outcome.CRASHED, cause)
+            self._node.book.finish_without_value(attempt, outcome, cause)
         for attempt in unstarted:
             # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new
             # incarnation.
-            outcome = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
-            self._node.book.finish_without_value(attempt, outcome, cause)
+            end = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
+            self._node.book.finish_without_value(attempt, end, cause)
         self._forget(actor, cause)
 
     def _forget(self, actor: HostedActor, cause: str = "") -> None:

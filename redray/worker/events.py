@@ -145,6 +145,13 @@ class Rung(NamedTuple):
     pass
 
 
+class MemoryShort(NamedTuple):
+    """The machine runs out of memory, `text` says how much is in use; `resident` are bytes of each worker."""
+
+    text: str
+    resident: dict[str, int]
+
+
 class Tick(NamedTuple):
     pass
 
@@ -172,5 +179,6 @@ Event = (
     | RetireRequested
     | JobEnded
     | Rung
+    | MemoryShort
     | Tick
 )

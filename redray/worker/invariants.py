@@ -67,6 +67,10 @@ def _check_places(node: NodeState) -> None:
     for worker in node.workers.values():
         places.update(list(worker.sent))
         found.update(worker.sent)
+    for _, attempt in node.shortage.waiting:
+        if node.attempts.get(attempt.task) is attempt:  # a cancelled one stays in line until its time comes
+            places[attempt.task] += 1
+            found[attempt.task] = attempt
     for actor in node.actors.hosted.values():
         for caller in actor.callers.values():
             for attempt in (*caller.line, *caller.early.values()):

@@ -253,6 +253,7 @@ class Node(NodeMail):
         if now >= self._next_tick:
             self._next_tick = now + RENEW_S
             self._handle(events.Tick())
+            self._check_memory(now)
             self._objects.tick()
             if self._state.draining:
                 self._drain_on(now)

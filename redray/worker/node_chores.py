@@ -11,6 +11,8 @@ from redray.gcs import history, nodes, processes
 from redray.gcs.client import ReplyError
 from redray.gcs.schema import Reply
 from redray.store.janitor import sweep
+from redray.worker import events
+from redray.worker.memory import resident
 from redray.worker.node_shell import NodeShell
 
 STOP_STARTING_S = 5.0  # after the last renewal was sent
@@ -96,6 +98,16 @@ class NodeChores(NodeShell):
         from redray.worker.infeasible import warn_of_infeasible
 
         warn_of_infeasible(self._link, self._keys, self._warned)
+
+    # ---- memory ------------------------------------------------------------------------------------------------------
+    def _check_memory(self, now: float) -> None:
+        if not self._memory.is_due(now):
+            return
+        shortage = self._memory.shortage()
+        if shortage:
+            sizes = resident(link.pid for link in self._links.values() if link.kind == "worker")
+            by_worker = {link.worker: sizes[link.pid] for link in self._links.values() if link.pid in sizes}
+            self._handle(events.MemoryShort(shortage, by_worker))
 
     # ---- drain -------------------------------------------------------------------------------------------------------
     def _drain(self) -> None:

@@ -25,6 +25,7 @@ from redray.worker.environment_directory import EnvironmentDirectory
 from redray.worker.history import History
 from redray.worker.job_book import JobBook
 from redray.worker.launch import NodeConfig
+from redray.worker.memory import MemoryWatch
 from redray.worker.node_objects import NodeObjects
 from redray.worker.output import LineReader
 from redray.worker.process_link import ProcessLink
@@ -78,6 +79,7 @@ class NodeShell:
         self._stopping = False
         self._drain_until = 0.0
         self._warned: set[str] = set()
+        self._memory = MemoryWatch(settings())
         self._revoking: deque[tuple[float, str, int]] = deque()
         self._history = History(self.id, config.node_ip_address)
         self._told_free: dict[str, int] = {}

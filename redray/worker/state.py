@@ -29,6 +29,7 @@ from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.pool import WorkerPool
 from redray.worker.recent import Recent
+from redray.worker.shortage import Shortage
 from redray.worker.streams import Streams
 from redray.worker.wedge import Wedge
 from redray.worker.withdrawals import Withdrawals, is_slow
@@ -55,6 +56,7 @@ class NodeState:
         self.workers = self.pool.workers
         self.backlog = Backlog()
         self.withdrawals = Withdrawals(self)
+        self.shortage = Shortage(self)
         self.recent = Recent()
         self.book = AttemptBook(self.recent)
         self.attempts = self.book.open
@@ -89,6 +91,7 @@ class NodeState:
             events.CancelRequested: self.withdrawals.cancel,
             events.JobEnded: self.withdrawals.job_ended,
             events.Rung: self._rung,
+            events.MemoryShort: self.shortage.found,
             events.Tick: self._tick,
             events.ActorExiting: self.actors.exiting,
             events.ActorStartAnswered: self.actors.start_answered,
@@ -395,12 +398,17 @@ class NodeState:
             return
         self.ledger.vacate(worker)
         self.ask_for_work()
+        shortage = self.shortage.reason(worker)
         if worker.actor:
-            self.actors.worker_gone(worker, event.started, event.detail)
+            detail = f"It was killed because {shortage}." if shortage else event.detail
+            self.actors.worker_gone(worker, event.started, detail, Outcome.OUT_OF_MEMORY if shortage else Outcome.CRASHED)
             return
         started, unstarted = split_started(worker, event.started)
         for attempt in started:
             self.withdrawals.cancel_children(attempt)
+            if shortage:
+                self.shortage.lost(attempt, shortage, self._now)
+                continue
             text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
             self.book.finish_without_value(attempt, Outcome.CRASHED, text)
         for attempt in unstarted:
@@ -458,6 +466,7 @@ class NodeState:
             self.out.append(actions.RecordRunning(late))
         for attempt in self.backlog.drop(self._is_stuck):
             self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
+        self.shortage.tick(self._now)
         self.wedge.tick(self._now)
         self.pool.shrink(self._now)
 

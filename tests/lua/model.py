@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from redray.gcs.schema import Outcome, TaskState
-from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
 
 FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 PLACED = (TaskState.CLAIMED, TaskState.RUNNING)
@@ -214,9 +214,12 @@ class Control:
         """The end of the attempt that the node has."""
         if borrower in self.processes:
             self.holds[borrower].update(id for id in kept if self.exists(id))
-        may_repeat = outcome == Outcome.HANDED_BACK or (outcome in (Outcome.RETRY, Outcome.CRASHED) and task.retries)
+        is_free = outcome == Outcome.OUT_OF_MEMORY and task.head.kind == TASK
+        costs = outcome in (Outcome.RETRY, Outcome.CRASHED, Outcome.OUT_OF_MEMORY) and not is_free
+        may_repeat = outcome == Outcome.HANDED_BACK or (costs and task.retries) or (is_free and task.head.max_retries)
         if may_repeat and (task.head.kind == ACTOR_CREATION or task.head.job in self.running_jobs):
-            self.run_again(task, costs=outcome != Outcome.HANDED_BACK)
+            task.attempt += is_free
+            self.run_again(task, costs)
         elif may_repeat:
             self.end(task, TaskState.CANCELLED, "TaskCancelledError")
         elif values:
@@ -237,7 +240,11 @@ class Control:
         if task.head.kind == ACTOR_CALL and outcome == Outcome.CRASHED:
             actor = self.actors.get(task.head.actor)
             return "ActorUnavailableError" if actor and actor.state in ("ALIVE", "RESTARTING") else "ActorDiedError"
-        names = {Outcome.CRASHED: "WorkerCrashedError", Outcome.CANCELLED: "TaskCancelledError"}
+        names = {
+            Outcome.CRASHED: "WorkerCrashedError",
+            Outcome.CANCELLED: "TaskCancelledError",
+            Outcome.OUT_OF_MEMORY: "OutOfMemoryError",
+        }
         return names.get(outcome, "RaySystemError")
 
     def run_again(self, task: Task, costs: bool = True) -> None:

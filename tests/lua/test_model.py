@@ -33,7 +33,14 @@ _PROFILES = {
     "glance": settings(max_examples=8, stateful_step_count=40, phases=[Phase.generate], derandomize=True, **_QUIET),
     "thorough": settings(max_examples=3000, stateful_step_count=80, **_QUIET),
 }
-_OUTCOMES = [Outcome.ERROR, Outcome.RETRY, Outcome.CRASHED, Outcome.CANCELLED, Outcome.HANDED_BACK]
+_OUTCOMES = [
+    Outcome.ERROR,
+    Outcome.RETRY,
+    Outcome.CRASHED,
+    Outcome.CANCELLED,
+    Outcome.HANDED_BACK,
+    Outcome.OUT_OF_MEMORY,
+]
 _MOST_TASKS = 4
 _MOST_PROCESSES = 4
 
