@@ -70,8 +70,8 @@ class ActorTable:
         self._pump(actor)
         self._retire_if_done(actor)
 
-    def worker_gone(self, worker: Worker, started: int, detail: str, outcome: str = Outcome.CRASHED) -> None:
-        """`outcome` is that of the calls that had begun."""
+    def worker_gone(self, worker: Worker, started: int, detail: str, shortage: str) -> None:
+        """`shortage`: why it was killed for want of memory, if it was."""
         actor = self.hosted.get(worker.actor)
         if actor is None:
             return
@@ -81,7 +81,9 @@ class ActorTable:
             self._forget(actor)
             self._node.return_to_backlog(creation)
             return
-        cause = actor.cause or f"The actor is dead because its worker process has died. {detail}"
+        outcome = Outcome.OUT_OF_MEMORY if shortage else Outcome.CRASHED
+        how = f"It was killed because {shortage}." if shortage else detail
+        cause = actor.cause or f"The actor is dead because its worker process has died. {how}"
         self._node.book.forget(actor.creation)
         worker.sent.pop(actor.id, None)
         self._node.out.append(actions.RecordActorDied(actor.id, actor.attempt, actor.final, cause))

@@ -400,8 +400,7 @@ class NodeState:
         self.ask_for_work()
         shortage = self.shortage.reason(worker)
         if worker.actor:
-            detail = f"It was killed because {shortage}." if shortage else event.detail
-            self.actors.worker_gone(worker, event.started, detail, Outcome.OUT_OF_MEMORY if shortage else Outcome.CRASHED)
+            self.actors.worker_gone(worker, event.started, event.detail, shortage)
             return
         started, unstarted = split_started(worker, event.started)
         for attempt in started:
