@@ -11,10 +11,9 @@ print(ray.get([square.remote(x) for x in range(4)]))  # [0, 1, 4, 9]
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redray import actor
-from redray.actor import method
 from redray.api import (
     available_resources,
     cancel,
@@ -28,7 +27,6 @@ from redray.api import (
     kill,
     nodes,
     put,
-    remote,
     shutdown,
     timeline,
     wait,
@@ -37,6 +35,13 @@ from redray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from redray.ids import ActorID, FunctionID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
 from redray.refs import ObjectRef
 from redray.version import __version__
+
+if TYPE_CHECKING:
+    from redray import cloudpickle, exceptions, runtime_context, runtime_env
+    from redray.call_types import method, remote
+else:
+    from redray.actor import method
+    from redray.api import remote
 
 ObjectID = ObjectRef  # Ray's older name of it
 

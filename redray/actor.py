@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeAlias
 
 from redray import option_checks, refs, signatures
 from redray import options as option_records
@@ -14,11 +14,23 @@ from redray.options import MethodOptions
 from redray.remote_function import exported, several
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from redray.current import Session
     from redray.options import ActorOptions
 
-T = TypeVar("T")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+    T = TypeVar("T", default=Any)
+
+    class _Handle(Any):  # type: ignore[misc]
+        """What stands for a T (see ActorProxy), and has methods that only T knows."""
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+    class _Handle:
+        __slots__ = ()
+
 
 _MARK = "__redray_method__"  # where @method leaves its options, on the function
 _ATTEMPTS = 10  # at finding or making a named actor, while others make and end it
@@ -62,7 +74,7 @@ class ActorShape:
         return ActorShape(*serialization.deserialize(packed))
 
 
-class ActorHandle:
+class ActorHandle(_Handle, Generic[T]):
     """Names an actor. `handle.method.remote(...)` calls it. Handles can be passed on, and keep the actor alive."""
 
     __slots__ = ("__weakref__", "_actor_id", "_hold", "_shape", "_token")
@@ -85,10 +97,6 @@ class ActorHandle:
         if options is None:
             raise AttributeError(f"'{shape.class_name}' actors have no method '{name}'.")
         return ActorMethod(self, name, options)
-
-    def __class_getitem__(cls, _item: Any) -> type[ActorHandle]:
-        """`ActorHandle[Counter]` in an annotation: for people and type checkers."""
-        return cls
 
     @property
     def _ray_actor_id(self) -> ActorID:
@@ -124,7 +132,11 @@ class ActorHandle:
         return self._token is None or self._token is session.token
 
 
-ActorProxy = ActorHandle
+if TYPE_CHECKING:
+    # `counter: ActorProxy[Counter] = Counter.remote()` has Counter's attributes: those made by @method are checked.
+    ActorProxy: TypeAlias = Annotated[T, ActorHandle]
+else:
+    ActorProxy = ActorHandle
 
 
 def _load_handle(actor_id: bytes, packed: bytes) -> ActorHandle:
@@ -206,7 +218,7 @@ class ActorClass(Generic[T]):
         self.__doc__, self.__module__ = cls.__doc__, cls.__module__
         self.__name__, self.__qualname__ = cls.__name__, cls.__qualname__
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Make an actor, and return its handle at once. Calls of its methods raise what its `__init__` raised.
 
         Raises:
@@ -235,13 +247,15 @@ class ActorClass(Generic[T]):
         other._origin = self._origin
         return other
 
-    def _remote(self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **given: Any) -> ActorHandle:
+    def _remote(
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **given: Any
+    ) -> ActorHandle[T]:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
 
     def _create(
         self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
-    ) -> ActorHandle:
+    ) -> ActorHandle[T]:
         origin = self._origin
         if origin._token is not session.token:
             origin._export = exported(self._cls, self._cls.__name__, session)
@@ -251,7 +265,7 @@ class ActorClass(Generic[T]):
 
     def _find_or_create(
         self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
-    ) -> ActorHandle:
+    ) -> ActorHandle[T]:
         from redray.exceptions import ActorAlreadyExistsError
 
         for attempt in range(_ATTEMPTS):
@@ -303,10 +317,6 @@ def _method_options(
     return found
 
 
-@overload
-def method(function: _Function, /) -> _Function: ...
-@overload
-def method(**given: Any) -> Callable[[_Function], _Function]: ...
 def method(*functions: Any, **given: Any) -> Any:
     """Set options for a method of an actor: `@redray.method(num_returns=2)`. Bare `@redray.method` changes nothing.
 

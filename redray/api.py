@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from redray import current, option_checks
 from redray.actor import ActorClass, ActorHandle, ActorShape, _check_session
@@ -33,18 +33,10 @@ __all__ = [
     "wait",
 ]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 
 
 # ---- remote ----------------------------------------------------------------------------------------------------------
-@overload
-def remote(target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # a class is callable, too
-@overload
-def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
-@overload
-def remote(**options: Any) -> _Decorator: ...
 def remote(*targets: Any, **options: Any) -> Any:
     """Make a function a task, or a class an actor: `@redray.remote`, or with options `@redray.remote(num_cpus=2)`.
 
@@ -80,10 +72,6 @@ class _Decorator:
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
 
-    @overload
-    def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
     def __call__(self, target: Any, /) -> Any:
         if isinstance(target, type):
             option_checks.check_actor(self._options)
@@ -225,7 +213,7 @@ def cancel(ray_waitable: Any, *, force: bool = False, recursive: bool = True) ->
     current.current().cancel(ref, force, recursive)
 
 
-def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     """Kill an actor at once: what runs is lost, no exit hook runs, and its name becomes free.
 
     Args:

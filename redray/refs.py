@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 dropped: deque[bytes] = deque()
 """Ids of refs (and of actor handles, see `handle_id`) whose Python object died and which the session has not yet
@@ -75,12 +76,12 @@ def note_pickled(object_id: bytes) -> None:
         found[object_id] = None
 
 
-class ObjectRef(ObjectID, Generic[T]):
+class ObjectRef(ObjectID, Generic[T_co]):
     """A reference to a value that is, or will be, somewhere in the cluster. Await it, or give it to `redray.get`."""
 
     __slots__ = ()
 
-    def __new__(cls, binary: bytes) -> ObjectRef[T]:
+    def __new__(cls, binary: bytes) -> ObjectRef[T_co]:
         ref = ObjectID.__new__(cls, binary)
         keeper.count(bytes(ref))
         return ref
@@ -93,14 +94,14 @@ class ObjectRef(ObjectID, Generic[T]):
         note_pickled(binary)
         return _arrive, (binary,)
 
-    def __copy__(self) -> ObjectRef[T]:
+    def __copy__(self) -> ObjectRef[T_co]:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T_co]:
         return self
 
     @classmethod
-    def nil(cls) -> ObjectRef[T]:
+    def nil(cls) -> ObjectRef[T_co]:
         return cls(b"\xff" * cls.SIZE)
 
     def task_id(self) -> TaskID:
@@ -110,11 +111,11 @@ class ObjectRef(ObjectID, Generic[T]):
         """The id of the process that made the ref, which is the job's id when a driver made it."""
         return JobID(self[:8])
 
-    def future(self) -> Future[T]:
+    def future(self) -> Future[T_co]:
         """A `concurrent.futures.Future` of the value."""
         return keeper.future(self)
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         import asyncio
 
         return asyncio.wrap_future(self.future()).__await__()

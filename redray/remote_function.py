@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from redray import option_checks, signatures
 from redray import options as option_records
@@ -15,22 +15,18 @@ from redray.refs import collecting
 if TYPE_CHECKING:
     from redray.current import Session
     from redray.functions import ExportedFunction
-    from redray.refs import ObjectRef
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _WARN_BYTES, _MOST_BYTES = 10 * 2**20, 100 * 2**20
 
 
-class RemoteFunction(Generic[P, R]):
+class RemoteFunction:
     """A function that runs elsewhere. Made by `@redray.remote`, never directly.
 
     `f.remote(...)` takes f's own parameters, each as a value or as the ref of one, and returns at once: an ObjectRef, a
     list of them with `num_returns=n`, None with `num_returns=0`, an ObjectRefGenerator if f uses `yield`.
     """
 
-    def __init__(self, function: Callable[P, R], given: Mapping[str, Any]) -> None:
+    def __init__(self, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
         """`given`: options that were checked already, by `options.check_task`."""
         if signatures.is_async(function):
             raise ValueError(
@@ -45,13 +41,9 @@ class RemoteFunction(Generic[P, R]):
         self._num_returns = self._options.num_returns
         self._token: object = None  # of the session that has the export
         self._export: Any = None
-        self._origin: RemoteFunction[P, R] = self  # `.options()` shares the export of the function it came from
+        self._origin = self  # `.options()` shares the export of the function it came from
         functools.update_wrapper(self, function, updated=())
 
-    @overload
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
-    @overload
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call.
 
@@ -67,7 +59,7 @@ class RemoteFunction(Generic[P, R]):
         refs = session.submit_task(self._export, args, kwargs, self._options)
         return refs[0] if self._num_returns == 1 else several(refs, self._num_returns)
 
-    def options(self, **given: Any) -> RemoteFunction[P, R]:
+    def options(self, **given: Any) -> RemoteFunction:
         """The same function with other options: `f.options(num_cpus=2).remote(x)`. `f` itself stays as it is.
 
         Raises:
