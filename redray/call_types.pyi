@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from redray.actor import ActorClass, ActorHandle
+from redray.generators import ObjectRefGenerator
 from redray.refs import ObjectRef
 from redray.remote_function import RemoteFunction
 
@@ -24,7 +25,6 @@ R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 T = TypeVar("T")
 Y = TypeVar("Y")
-Item = TypeVar("Item", covariant=True)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -40,15 +40,6 @@ E_in = TypeVar("E_in", contravariant=True)
 F_in = TypeVar("F_in", contravariant=True)
 
 Given: TypeAlias = T | ObjectRef[T]
-
-class ObjectRefGenerator(Generic[Item]):
-    """What a call of a generator gives: the refs of its items."""
-
-    def __iter__(self) -> ObjectRefGenerator[Item]: ...
-    def __next__(self) -> ObjectRef[Item]: ...
-    def __aiter__(self) -> ObjectRefGenerator[Item]: ...
-    async def __anext__(self) -> ObjectRef[Item]: ...
-    def completed(self) -> ObjectRef[None]: ...
 
 class Call(Generic[P, Out, S]):
     """`.remote` of something with the parameters P, of which S are the first; it gives Out.

@@ -166,5 +166,5 @@ def _given_out(context: AttributeContext, result: ProperType) -> Type:
         for kind in _GENERATORS:
             if result.type.has_base(kind):
                 items = map_instance_to_supertype(result, _info(context, kind))
-                return _instance(context, "redray.call_types.ObjectRefGenerator", [items.args[0]])
+                return _instance(context, "redray.generators.ObjectRefGenerator", [items.args[0]])
     return _instance(context, "redray.refs.ObjectRef", [result])

@@ -52,7 +52,7 @@ def _completed(
 
 
 def map_unordered(
-    fn: RemoteFunction[..., Any] | ActorMethod,
+    fn: RemoteFunction | ActorMethod,
     items: Iterable[Any],
     *,
     backpressure_size: int | None = 100,

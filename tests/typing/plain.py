@@ -11,7 +11,7 @@ from typing_extensions import assert_type
 import redray as ray
 from redray import ObjectRef
 from redray.actor import ActorClass, ActorHandle, ActorProxy
-from redray.call_types import ObjectRefGenerator
+from redray.generators import ObjectRefGenerator
 
 
 @ray.remote

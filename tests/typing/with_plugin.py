@@ -10,7 +10,7 @@ from typing_extensions import assert_type
 import redray as ray
 from redray import ObjectRef, remote
 from redray.actor import ActorHandle
-from redray.call_types import ObjectRefGenerator
+from redray.generators import ObjectRefGenerator
 
 T = TypeVar("T")
 
