@@ -9,6 +9,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from redray import strategies
 from redray.config import new_session_directory
 from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
@@ -111,6 +112,7 @@ class Cluster:
         object_store_memory: int | None = None,
     ) -> ClusterNode:
         """Start a node. With `wait`, it is known to the cluster as alive when this returns."""
+        strategies.check_labels(labels or {})
         from redray.worker.launch import NodeConfig, spawn_node
 
         started = spawn_node(

@@ -41,8 +41,8 @@ def _resources(name: str, value: Mapping[str, float]) -> None:
     for resource, quantity in value.items():
         if not isinstance(resource, str) or not isinstance(quantity, (int, float)):
             raise TypeError(f"'{name}' maps names to numbers, not {resource!r} to {quantity!r}.")
-        if not resource or "," in resource:  # the comma separates the parts of a demand's text
-            raise ValueError(f"A resource's name cannot be empty or contain a comma: {resource!r}.")
+        if not resource or "," in resource or "|" in resource:  # they separate the parts of a queue's name
+            raise ValueError(f"A resource's name cannot be empty or contain a comma or a bar: {resource!r}.")
         _quantity(resource, quantity)
 
 
@@ -91,6 +91,9 @@ def _fallbacks(name: str, value: list[Any]) -> None:
     for element in value:
         if not isinstance(element, dict) or "label_selector" not in element:
             raise ValueError(f"Each element of '{name}' is a dict with a 'label_selector', not {element!r}.")
+        for option in element:
+            if option != "label_selector":
+                raise ValueError(f"Unsupported option '{option}' in '{name}': only 'label_selector' can be there.")
         strategies.check_label_selector(element["label_selector"])
 
 

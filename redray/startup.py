@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from redray import current, option_checks
+from redray import current, option_checks, strategies
 from redray.version import __version__
 
 if TYPE_CHECKING:
@@ -214,9 +214,7 @@ def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env
         raise ValueError(f"'object_store_memory' is a positive number of bytes, not {memory!r}.")
     if labels is not None and not isinstance(labels, Mapping):
         raise TypeError(f"'labels' maps strings to strings, and is no {type(labels).__name__}.")
-    for label, value in (labels or {}).items():
-        if not isinstance(label, str) or not isinstance(value, str):
-            raise TypeError(f"'labels' maps strings to strings, not {label!r} to {value!r}.")
+    strategies.check_labels(labels or {})
 
 
 def _configure_logging(level: int | str | None, form: str | None) -> None:

@@ -122,8 +122,10 @@ def check_label_selector(selector: Mapping[str, str]) -> None:
     for label, condition in selector.items():
         if not isinstance(label, str) or not isinstance(condition, str):
             raise TypeError(f"A label selector maps strings to strings, not {label!r} to {condition!r}.")
+        _check_label_key(label)
         body = condition.removeprefix("!")
-        values = body[3:-1].split(",") if body.startswith("in(") and body.endswith(")") else [body]
+        listing = body.removeprefix("in")
+        values = listing[1:-1].split(",") if listing.startswith("(") and listing.endswith(")") else [body]
         listed = values[0] is not body
         if not all(_is_label_value(value.strip(), may_be_empty=not listed) for value in values):
             raise ValueError(
@@ -131,6 +133,31 @@ def check_label_selector(selector: Mapping[str, str]) -> None:
                 " `!in(a,b)`; a value has at most 63 letters, digits, `-`, `_` and `.`, and starts and ends with a"
                 " letter or digit."
             )
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """A node's labels: `{"zone": "a", "example.com/disk": "ssd"}`.
+
+    Raises:
+        TypeError: a label or its value is not a string.
+        ValueError: one cannot be a label.
+    """
+    for label, value in labels.items():
+        if not isinstance(label, str) or not isinstance(value, str):
+            raise TypeError(f"'labels' maps strings to strings, not {label!r} to {value!r}.")
+        _check_label_key(label)
+        if not _is_label_value(value, may_be_empty=True):
+            raise ValueError(f"Invalid value {value!r} of label {label!r}: {_RULE}.")
+
+
+def _check_label_key(label: str) -> None:
+    prefix, slash, name = label.rpartition("/")
+    parts = prefix.split(".") if slash else []
+    if len(prefix) > 253 or not all(_is_label_value(part, may_be_empty=False) for part in (*parts, name)):
+        raise ValueError(f"Invalid label key {label!r}: a name, or a domain, a slash and a name. For each, {_RULE}.")
+
+
+_RULE = "at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
 
 
 def _is_label_value(value: str, may_be_empty: bool) -> bool:

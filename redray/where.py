@@ -61,7 +61,8 @@ def _both(one: str, other: str) -> str:
 
 def _selector(selector: Mapping[str, str]) -> str:
     conditions = []
-    for label, condition in sorted(selector.items()):
+    # A node's id comes first, because scripts look for it there: such a task waits in that node's own queue.
+    for label, condition in sorted(selector.items(), key=lambda item: (item[0] != NODE_ID, item[0])):
         body = condition.removeprefix("!")
         listed = body.removeprefix("in")
         values = listed[1:-1].split(",") if listed.startswith("(") else [body]

@@ -71,5 +71,6 @@ end
 
 -- The one node that the first alternative names, if it names one.
 local function pinned_node(where)
-  return string.match(where, '^ray%.io/node%-id=(%x+)')
+  local node, following = string.match(where, '^ray%.io/node%-id=([^,&>~]*)(.?)')
+  if following ~= ',' then return node end
 end

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from redray import strategies
 from redray.gcs.address import Address
 from redray.local_cluster import default_temp_dir, find_local_cluster, with_password
 
@@ -69,11 +70,23 @@ def parse_resources(text: str) -> dict[str, float]:
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    labels = _parse_object(text)
+    """`zone=a,disk=ssd`, or a JSON object."""
+    labels = _parse_object(text) if text.lstrip().startswith("{") else _parse_pairs(text)
     for name, label in labels.items():
         if not isinstance(label, str):
             raise ValueError(f"the label {name!r} must be text, not {label!r}.")
+    strategies.check_labels(labels)
     return labels
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    found = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = pair.partition("=")
+        if not equals or "=" in value:
+            raise ValueError(f"{pair!r} is no label, such as zone=a.")
+        found[name.strip()] = value.strip()
+    return found
 
 
 def _parse_object(text: str) -> dict[str, Any]:
@@ -122,7 +135,7 @@ node_options = _together(
         "--resources", type=Parsed("json", parse_resources), default="{}", help="""Further resources: '{"disk": 2}'."""
     ),
     click.option(
-        "--labels", type=Parsed("json", parse_labels), default="{}", help="""Labels of this node: '{"zone": "a"}'."""
+        "--labels", type=Parsed("labels", parse_labels), default="", help="Labels of this node: zone=a,disk=ssd."
     ),
     click.option(
         "--object-store-memory",

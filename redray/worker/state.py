@@ -204,7 +204,7 @@ class NodeState:
     def _leaves_it_to_others(self, head: specs.TaskHead) -> bool:
         """Once half of the CPUs are in use somebody else may be the better place, and Redis knows who waits. But a task
         whose large arguments are here, or which wants this very node, is at its best place."""
-        if self.alone or not self.ledger.is_half_used() or head.where.startswith(NODE_ID):
+        if self.alone or not self.ledger.is_half_used() or "CPU:" not in head.demand or head.where.startswith(NODE_ID):
             return False
         return self.here.isdisjoint(head.waits_for)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from redray import spec as specs
 from redray.gcs.schema import Outcome, Reply
 from redray.messages import Done, Returned
+from redray.where import NODE_ID
 from redray.worker import actions, events
 from redray.worker.state import NodeState
 from redray.worker.workers import Attempt, Worker
@@ -17,6 +18,8 @@ DRIVER = "aaaaaaaaaaaaaaaa"
 OTHER = "bbbbbbbbbbbbbbbb"
 ACTOR = "aaaaaaaaaaaaaaaa00000001"
 Kind = TypeVar("Kind")
+
+HERE = "a" * 16  # the node's id
 
 
 def task_id(number: int, maker: str = DRIVER) -> str:
@@ -104,7 +107,7 @@ def call(
 class Bench:
     def __init__(self, cpus: float = 2, most: int = 64, **resources: float) -> None:
         self.started = 0
-        self.state = NodeState({"CPU": cpus, **resources}, self._new_id, most)
+        self.state = NodeState({"CPU": cpus, **resources}, self._new_id, most, {NODE_ID: HERE, "zone": "a"})
         self.now = 1_000
         self.log: list[actions.Action] = []
         self.serials: dict[tuple[str, int], int] = {}  # (task, attempt) -> of the run by which it was sent last

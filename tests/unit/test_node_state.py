@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from redray.gcs.schema import Outcome
@@ -10,7 +12,7 @@ from redray.worker import actions, events
 from redray.worker.policy import ONE_AHEAD_US
 from redray.worker.pool import RESTART_MS
 from redray.worker.state import SLICE, STUCK_MS
-from tests.unit.bench import Bench, asked, creation, of, result_of, task, task_id
+from tests.unit.bench import HERE, Bench, asked, creation, of, result_of, task, task_id
 
 
 @pytest.fixture
@@ -89,8 +91,49 @@ class TestLocalFirst:
         node.submit(task(1))
         assert node.submit(task(2, demand="CPU:2"), task(3)) == "--"
 
-    def test_placement_elsewhere_and_actors_go_through_redis(self, node: Bench) -> None:
-        assert node.submit(task(1, where="ray.io/node-id=b"), creation(2)) == "--"
+    def test_actors_go_through_redis(self, node: Bench) -> None:
+        assert node.submit(creation(2)) == "-"
+
+    @pytest.mark.parametrize(
+        ("where", "claim"),
+        [
+            (f"ray.io/node-id={HERE}", "R"),
+            ("ray.io/node-id=b", "-"),
+            ("ray.io/node-id=b>*", "-"),
+            ("zone=a,b", "R"),
+            ("zone=b~zone=a", "-"),
+            ("SPREAD", "-"),
+        ],
+    )
+    def test_starts_what_is_at_its_best_place_here(self, node: Bench, where: str, claim: str) -> None:
+        assert node.submit(task(1, where=where)) == claim
+        assert not node.state.contended
+
+    def test_beside_others_it_fills_up_to_a_half(self) -> None:
+        node = Bench.with_workers(4)
+        node.state.alone = False
+        assert node.submit(*(task(number) for number in range(1, 5))) == "RR--"
+        assert not node.state.contended, "that is for Redis to say, who knows the others"
+        node.done(1)
+        node.settle()
+        node.receive()
+        assert node.submit(task(5)) == "R"
+
+    def test_beyond_a_half_it_may_still_send_ahead(self) -> None:
+        node = Bench.with_workers(2)
+        node.state.alone = False
+        node.submit(task(1))
+        node.done(1, run_us=100)
+        node.settle()
+        node.receive()
+        assert node.submit(task(2), task(3)) == "RC"
+
+    @pytest.mark.parametrize("options", [{"where": f"ray.io/node-id={HERE}"}, {"needs": ["large"]}, {"demand": "-"}])
+    def test_beyond_a_half_what_is_at_its_place_here(self, options: dict[str, Any]) -> None:
+        node = Bench.with_workers(2)
+        node.state.alone = False
+        node.state.here.add("large")
+        assert node.submit(task(1), task(2, **options)) == "RR"
 
     def test_a_job_that_has_ended_starts_nothing(self, node: Bench) -> None:
         node.handle(events.JobEnded("ended"))
@@ -379,6 +422,36 @@ class TestGpus:
         node.done(2)
         assert node.worker(body).gpus == before
         assert (node.free("CPU"), node.free("GPU")) == (4, 1)
+
+    def test_a_worker_that_ran_without_gets_none(self) -> None:
+        node = Bench(4, GPU=1)
+        [used] = node.workers(1)
+        node.receive(task(1))
+        node.done(1)
+        assert node.dispatched(node.receive(task(2, demand="GPU:1"))) == []
+        node.ready()
+        assert node.dispatched(node.settle()) == [2]
+        assert node.worker_of(2) != used
+
+    def test_at_the_limit_a_worker_that_may_have_none_makes_room(self) -> None:
+        node = Bench(4, most=1, GPU=1)
+        [used] = node.workers(1)
+        node.receive(task(1))
+        node.done(1)
+        node.receive(task(2, demand="GPU:1"))
+        assert node.worker(used).leaving
+        node.gone(used)
+        node.settle()
+        node.ready()
+        assert node.dispatched(node.settle()) == [2]
+
+    def test_a_worker_that_ran_with_one_may_have_another(self) -> None:
+        node = Bench(4, GPU=1)
+        [used] = node.workers(1)
+        node.receive(task(1, demand="GPU:1"))
+        node.done(1)
+        assert node.dispatched(node.receive(task(2, demand="GPU:0.5"))) == [2]
+        assert node.worker_of(2) == used
 
     def test_nothing_is_sent_ahead_of_a_gpu_task(self) -> None:
         node = Bench(4, GPU=1)
