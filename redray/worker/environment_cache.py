@@ -37,17 +37,23 @@ class EnvironmentCache:
         Raises SetupFailed: `make` raised it, now or a moment ago, or another worker took too long.
         """
         lock = self._open_lock(name)
+        try:
+            while not self._is_ready(lock, name):
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                self._take(lock, fcntl.LOCK_EX, name)
+                if not self._file(name, "ready").exists():
+                    self._make(name, make)
+        except BaseException:
+            os.close(lock)
+            raise
         self._locks.append(lock)
-        while True:
-            self._take(lock, fcntl.LOCK_SH, name)
-            if self._file(name, "ready").exists():
-                os.utime(self._file(name, "ready"))
-                return self._root / name
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            self._take(lock, fcntl.LOCK_EX, name)
-            if not self._file(name, "ready").exists():
-                self._make(name, make)
-            # Once more: between the two locks somebody may drop it for room.
+        os.utime(self._file(name, "ready"))
+        return self._root / name
+
+    def _is_ready(self, lock: int, name: str) -> bool:
+        """Looked at under the shared lock, also by who has just made it: between two locks somebody may drop it."""
+        self._take(lock, fcntl.LOCK_SH, name)
+        return self._file(name, "ready").exists()
 
     def _make(self, name: str, make: Callable[[Path], None]) -> None:
         self._tell_again(name)

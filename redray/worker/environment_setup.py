@@ -17,8 +17,10 @@ from typing import Any
 
 from redray.config import settings
 from redray.messages import JobInfo
+from redray.worker import environment_install
 from redray.worker.environment_cache import EnvironmentCache, SetupFailed
 from redray.worker.environment_files import Fetch, import_paths, unpack
+from redray.worker.environment_install import Installation
 
 SETUP_S = 600.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -38,8 +40,9 @@ def wanted(job: JobInfo) -> Mapping[str, Any]:
 def enter(env: Mapping[str, Any], job: JobInfo, fetch: Fetch) -> str:
     """Make this process one that runs in `env`. Returns why it could not, "" if it could."""
     try:
-        files = _Files(env, job.cache, fetch)
-        _set_variables(env.get("env_vars", {}))
+        variables = _expanded(env.get("env_vars", {}))
+        files = _Files(env, variables, job.cache, fetch)
+        _set_variables(variables)
         files.take_effect(job.config.get("own_paths", ()))
         _call_hook(env.get("worker_process_setup_hook"))
     except Exception as error:
@@ -55,15 +58,19 @@ def _told(error: Exception) -> str:
 class _Files:
     """Directories that an environment brings: all of them are there once this is made."""
 
-    def __init__(self, env: Mapping[str, Any], cache: str, fetch: Fetch) -> None:
+    def __init__(self, env: Mapping[str, Any], variables: Mapping[str, str], cache: str, fetch: Fetch) -> None:
         """Raises SetupFailed."""
         limit = settings().environment_cache_bytes
         timeout = env.get("config", {}).get("setup_timeout_seconds", SETUP_S)
-        self._cache = EnvironmentCache(Path(cache), limit, timeout if timeout > 0 else float("inf"))
+        timeout = timeout if timeout > 0 else float("inf")
+        self._cache = EnvironmentCache(Path(cache), limit, timeout)
         self._fetch = fetch
         self._limit = limit
         self.working_dir = self._unpacked(env["working_dir"]) if "working_dir" in env else None
         self.paths = [path for uri in env.get("py_modules", ()) for path in import_paths(self._unpacked(uri))]
+        self.installed: Path | None = None
+        if "pip" in env or "uv" in env:
+            self.installed = self._install(Installation(env, {**os.environ, **variables}, self.working_dir), timeout)
 
     def _unpacked(self, uri: str) -> Path:
         from redray.packages import id_of
@@ -74,18 +81,25 @@ class _Files:
             raise SetupFailed(str(error)) from None
         return self._cache.use(package, partial(unpack, package, self._fetch, self._limit))
 
+    def _install(self, installation: Installation, timeout: float) -> Path:
+        return self._cache.use(installation.name(), partial(installation.make, timeout=timeout))
+
     def take_effect(self, own_paths: list[str]) -> None:
         """`own_paths` are where the driver's modules are: with a working_dir, its copy stands for them."""
+        if self.installed is not None:
+            environment_install.enter(self.installed)
         sys.path[:0] = self.paths
         if self.working_dir is not None:
             sys.path[:] = [str(self.working_dir), *(path for path in sys.path if path not in own_paths)]
             os.chdir(self.working_dir)
 
 
+def _expanded(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: _VARIABLE.sub(lambda found: os.environ.get(found[1], ""), value) for name, value in variables.items()}
+
+
 def _set_variables(variables: Mapping[str, str]) -> None:
-    before = dict(os.environ)
-    for name, value in variables.items():
-        os.environ[name] = _VARIABLE.sub(lambda found: before.get(found[1], ""), value)
+    os.environ.update(variables)
     if "PYTHONPATH" in variables:  # this interpreter has started, and would look at it no more
         paths = filter(None, os.environ["PYTHONPATH"].split(os.pathsep))
         sys.path[:] = [*paths, *sys.path]
