@@ -106,7 +106,8 @@ class ActorHandle(_Handle, Generic[T]):
         _append(self._hold)
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *self._shape.methods, *_OF_ALL_ACTORS})
+        own = (name for name in object.__dir__(self) if name.startswith("__"))
+        return sorted({*own, *self._shape.methods, *_OF_ALL_ACTORS})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActorHandle) and self._actor_id == other._actor_id

@@ -22,8 +22,11 @@ end
 
 -- What the caller of an actor that cannot answer is told.
 local function actor_error(actor, class, cause)
-  local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed, fields.unschedulable)
+  local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed, fields.unschedulable, fields.name,
+    fields.namespace)
   local text = cause .. '\n    class_name: ' .. (record[1] or '?') .. '\n    actor_id: ' .. actor
+  if record[4] and record[4] ~= '' then text = text .. '\n    name: ' .. record[4] end
+  if record[5] then text = text .. '\n    namespace: ' .. record[5] end
   if record[2] == '2' then class = 'RuntimeEnvSetupError' end
   if record[3] then class = 'ActorUnschedulableError' end
   return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
@@ -99,7 +102,10 @@ end
 -- The error of a call whose actor's process died under it.
 local function call_error(head, detail)
   local actor = redis.call('HMGET', keys.actor(head[14]), fields.state, fields.cause)
-  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then return actor_error(head[14], 'ActorUnavailableError', detail) end
+  if actor[1] == words.RESTARTING or actor[1] == words.ALIVE then
+    local text = string.gsub(detail, '^The actor is dead because', 'The actor is unavailable: it starts again, because')
+    return actor_error(head[14], 'ActorUnavailableError', text)
+  end
   return actor_error(head[14], 'ActorDiedError', actor[2] or detail)
 end
 

@@ -108,7 +108,7 @@ class ActorTable:
         worker = self._node.workers.get(event.worker)
         actor = self.hosted.get(worker.actor) if worker is not None else None
         if actor is not None:
-            actor.final, actor.cause = 1, event.reason
+            actor.final, actor.cause = 1, f"The actor is dead because {event.reason}."
 
     def kill_requested(self, event: events.KillRequested) -> None:
         actor = self.hosted.get(event.actor)

@@ -106,7 +106,7 @@ def error_done(
 
 def exit_done(head: TaskHead, attempt: int, reason: str) -> Done:
     """`Done` for a call that ended its actor, or came after its end."""
-    message = f"The actor {head.actor} is dead: {reason}."
+    message = f"The actor is dead because {reason}.\n    actor_id: {head.actor}"
     packed = serialization.pack_system_error("ActorDiedError", message, actor_id=head.actor)
     return Done(head.task, attempt, Outcome.ERROR, _copies(head, packed), 0)
 

@@ -7,13 +7,14 @@ import atexit
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import redray as ray
-from redray.exceptions import ActorDiedError, RayActorError
+from redray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from tests.helpers import PATIENCE, Journal, Signal, is_alive, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -79,6 +80,25 @@ def test_053_a_hook_that_raises_does_not_keep_the_actor(journal: Journal) -> Non
     actor.__ray_terminate__.remote()
     wait_until(lambda: not is_alive(pid), what="the process to end")
     assert journal.lines() == ["hook"]
+
+
+def test_053_a_hook_that_never_returns_is_cut_off() -> None:
+    @ray.remote
+    class Endless:
+        def hurry(self) -> int:
+            from redray.worker import shutdown
+
+            shutdown.GRACE_S = 1  # instead of 30 s
+            return os.getpid()
+
+        def __ray_shutdown__(self) -> None:
+            while True:
+                time.sleep(1)
+
+    actor = Endless.remote()
+    pid = ray.get(actor.hurry.remote())
+    actor.__ray_terminate__.remote()
+    wait_until(lambda: not is_alive(pid), what="the process to be cut off")
 
 
 def test_053_terminate_finishes_what_is_in_line_before_it(journal: Journal, signal: Signal) -> None:
@@ -240,6 +260,36 @@ def test_070_an_actor_of_a_task_outlives_the_task_while_somebody_holds_it() -> N
 
     made = ray.get(make.remote())
     assert ray.get(made.pid.remote())
+
+
+def test_072_a_detached_actor_still_restarts(journal: Journal) -> None:
+    actor = Leaver.options(name="detached", lifetime="detached").remote()
+    pid = ray.get(actor.pid.remote())
+    os.kill(pid, 9)
+    del actor
+    gc.collect()
+    wait_until(lambda: ray.get(ray.get_actor("detached").pid.remote()) != pid, what="it to be restarted")
+    found = ray.get_actor("detached")
+    assert ray.get(found.pid.remote())
+    ray.kill(found)
+
+
+def test_079_the_errors_of_a_restart_and_of_an_exit_say_so() -> None:
+    actor = Leaver.options(max_restarts=1, max_task_retries=0, name="named").remote()
+    with pytest.raises(ActorUnavailableError, match="unavailable.*its worker process has died") as caught:
+        ray.get(actor.__ray_call__.remote(lambda _: os._exit(1)), timeout=PATIENCE)
+    assert "named" in str(caught.value) and caught.value.actor_id == actor._actor_id.hex()
+    wait_until(lambda: answers(actor), what="the actor to be there again")
+    for call in (actor.leave, actor.pid):
+        with pytest.raises(ActorDiedError, match=r"The actor is dead because it called exit_actor\(\)"):
+            ray.get(call.remote(), timeout=PATIENCE)
+
+
+def answers(actor: Any) -> bool:
+    try:
+        return bool(ray.get(actor.pid.remote()))
+    except ActorUnavailableError:
+        return False
 
 
 def test_079_the_error_of_a_crash_is_in_the_words_of_the_spec() -> None:

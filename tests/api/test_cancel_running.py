@@ -35,11 +35,6 @@ class Actor:
         journal.add(f"{name} was told" if ray.get_runtime_context().is_canceled() else f"{name} ended")
         return name
 
-    def deaf(self, journal: Journal, name: str, signal: Signal) -> str:
-        journal.add(f"{name} began")
-        signal.wait()
-        return name
-
     def ping(self) -> str:
         return "alive"
 
@@ -254,15 +249,35 @@ def test_060_a_running_call_of_a_sync_actor_only_gets_a_flag(threads: int, journ
     assert ray.get(actor.ping.remote()) == "alive"
 
 
-def test_060_a_call_that_does_not_look_runs_to_its_end(journal: Journal, signal: Signal) -> None:
-    actor = Actor.remote()
-    ref = actor.deaf.remote(journal, "call", signal)
-    wait_for(journal, "call began")
-    ray.cancel(ref)
-    signal.set()
+def test_060_a_call_that_waits_for_its_actor_never_runs(journal: Journal, signal: Signal) -> None:
+    @ray.remote
+    class Late:
+        def __init__(self) -> None:
+            signal.wait()
+
+        def note(self, text: str) -> str:
+            journal.add(text)
+            return text
+
+    actor = Late.remote()
+    first, cancelled, last = (actor.note.remote(text) for text in ("first", "cancelled", "last"))
+    ray.cancel(cancelled)
     with pytest.raises(TaskCancelledError):
-        ray.get(ref, timeout=PATIENCE)
-    assert ray.get(actor.ping.remote()) == "alive"
+        ray.get(cancelled, timeout=PATIENCE)
+    signal.set()
+    assert ray.get([first, last]) == ["first", "last"]
+    assert journal.lines() == ["first", "last"]
+
+
+def test_060_a_call_that_waits_for_its_argument_never_runs(journal: Journal, signal: Signal) -> None:
+    actor = Actor.remote()
+    cancelled = actor.work.remote(journal, work.remote(journal, "argument", signal), signal)
+    behind = actor.ping.remote()
+    ray.cancel(cancelled)
+    with pytest.raises(TaskCancelledError):
+        ray.get(cancelled, timeout=PATIENCE)
+    assert ray.get(behind, timeout=PATIENCE) == "alive"
+    signal.set()
 
 
 def test_060_the_flag_is_the_cancelled_calls_own(journal: Journal, signal: Signal) -> None:

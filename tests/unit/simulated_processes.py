@@ -242,7 +242,7 @@ class Worker(Channel):
         for child in program.get("children", ()):
             self._children += 1
             id = f"{self.id}{self._children:08x}"
-            packed.append(pack_task(id, head.job, child, depth=head.depth + 1))
+            packed.append(pack_task(id, head.job, child, depth=head.depth + 1, parent=head.task))
             ids.append(id + "00000000")
         if packed:
             self.call("task_submit", "", packed)
@@ -314,7 +314,7 @@ def pack(head: TaskHead, program: dict[str, Any]) -> bytes:
     return specs.pack(head, json.dumps(program).encode())
 
 
-def pack_task(id: str, job: str, program: dict[str, Any], depth: int = 0) -> bytes:
+def pack_task(id: str, job: str, program: dict[str, Any], depth: int = 0, parent: str = "") -> bytes:
     said = program.get
     demand, retries, needs, function = (
         said("demand", "CPU:1"),
@@ -322,5 +322,5 @@ def pack_task(id: str, job: str, program: dict[str, Any], depth: int = 0) -> byt
         said("needs", []),
         said("function", "f"),
     )
-    head = TaskHead(id, TASK, job, "f", demand, 1, retries, needs, [], depth, said("priority", 0), "", function)
+    head = TaskHead(id, TASK, job, "f", demand, 1, retries, needs, [], depth, said("priority", 0), parent, function)
     return pack(head, program)

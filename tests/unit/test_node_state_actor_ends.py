@@ -70,7 +70,7 @@ class TestDeath:
         assert node.submit(call(2, 1)) == "-"
         node.gone(worker, started=1)
         [died] = of(actions.RecordActorDied, node.settle())
-        assert (died.final, died.cause) == (1, "it ended itself")
+        assert (died.final, died.cause) == (1, "The actor is dead because it ended itself.")
 
     def test_killed(self, node: Bench) -> None:
         worker = born(node)
