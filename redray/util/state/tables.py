@@ -76,7 +76,7 @@ def _actor(row: Row, processes: dict[str, Row], is_waiting: bool, head: specs.Ta
         node_id=row["node"] or None,
         pid=int(processes.get(row["worker"], {}).get("pid") or 0) or None,
         ray_namespace=row["namespace"],
-        serialized_runtime_env=json.dumps(head.options.get("runtime_env") or {}) if head else None,
+        serialized_runtime_env=head.options.get("runtime_env") or "{}" if head else None,
         required_resources=quantities(head.demand) if head else None,
         death_cause=cause if state == schema.ActorState.DEAD else None,
         is_detached=row["detached"] == "1",
@@ -165,7 +165,7 @@ def _task(row: Row, head: specs.TaskHead | None, class_name: str) -> TaskState:
         language="PYTHON",
         required_resources=quantities(head.demand) if head else None,
         placement_group_id=head.options.get("placement_group") or None if head else None,
-        runtime_env_info=head.options.get("runtime_env") or None if head else None,
+        runtime_env_info=json.loads(head.options.get("runtime_env") or "null") if head else None,
     )
 
 
