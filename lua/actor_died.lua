@@ -12,8 +12,8 @@
 --   now       ms       0 = the server's clock
 --   actor     text     its id
 --   attempt   int      the attempt of the creation task
---   final     int      1: it was asked to end, 2: its constructor raised, 3: its environment could not be set up; then it is never
---                      restarted
+--   final     int      1: it was asked to end, 2: its constructor raised, 3: its environment could not be set up, 4: its placement
+--                      group was removed; then it is never restarted
 --   cause     text     a sentence for those who call it
 -- RETURN
 --   OK state           RESTARTING or DEAD
@@ -36,7 +36,11 @@ end
 redis.call('SREM', keys.node_tasks(worker), actor)
 redis.call('SREM', keys.node_actors(worker), actor)
 local state = words.DEAD
-if final > 1 then redis.call('HSET', keys.actor(actor), fields.init_failed, final - 1) end
+if final == 4 then
+  redis.call('HSET', keys.actor(actor), fields.error, 'ActorKilledWithPlacementGroup')
+elseif final > 1 then
+  redis.call('HSET', keys.actor(actor), fields.init_failed, final - 1)
+end
 if final > 0 then bury(actor, cause) else state = restart_or_bury(actor, cause) end
 send_mail()
 close_call(channel, number)

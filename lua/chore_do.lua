@@ -11,6 +11,7 @@
 -- @include endings
 -- @include calls
 -- @include streams
+-- @include groups
 
 local function again(kind, id) redis.call('RPUSH', chores, kind .. ':' .. id) end
 
@@ -75,6 +76,17 @@ function does.node(id)
   return again('node', id)
 end
 
+-- Tasks wait for a placement group that is no more.
+does.group = sweep_group
+
+-- More objects stood for a placement group than fit into a slice.
+function does.waiters(id)
+  local group = redis.call('HMGET', keys.group(id), fields.state, fields.handle)
+  if group[1] == words.CREATED then return tell_waiters(id, words.READY, group[2]) end
+  if group[1] == words.PENDING or group[1] == words.RESCHEDULING then return end
+  tell_waiters(id, words.FAILED, system_error('TaskPlacementGroupRemoved', removal_text(id)))
+end
+
 local function cancel_for_job(task, job)
   local key = keys.task(task)
   local record = redis.call('HMGET', key, fields.state, fields.node)
@@ -95,6 +107,10 @@ function does.job(id)
     redis.call('SREM', keys.job_actors(id), actor)
   end
   if #actors == ACTORS then return again('job', id) end
+  local groups = redis.call('SRANDMEMBER', keys.job_groups(id), ACTORS)
+  for _, group in ipairs(groups) do remove_group(group) end
+  if #groups > 0 then place_waiting() end
+  if #groups == ACTORS then return again('job', id) end
   local tasks = redis.call('SRANDMEMBER', keys.job_tasks(id), limits.SLICE)
   for _, task in ipairs(tasks) do cancel_for_job(task, id) end
   if #tasks == limits.SLICE then return again('job', id) end
@@ -150,6 +166,7 @@ for _ = 1, limits.SLICE do
   objects[#objects + 1] = chore
 end
 release(objects)
+save_free()
 send_mail()
 local left = redis.call('LLEN', chores)
 if left > 0 then return {words.MORE, left} end

@@ -10,10 +10,12 @@
 --   now       ms       0 = the server's clock
 --   free      text     a node's free resources, or ""
 -- RETURN
---   OK expired chores queues nodes
---                      a member whose lease is over, or ""; how many chores wait, how many queues of ready work, how many nodes there are
+--   OK expired chores queues nodes groups
+--                      a member whose lease is over, or ""; how many chores wait, how many queues of ready work, how many nodes there are,
+--                      how many placement groups wait for room
 --   FENCED             this member was declared dead: it must stop and start as a new one
 -- @include grace
+-- @include place
 
 if not redis.call('ZSCORE', leases, member) then return {words.FENCED} end
 local node = string.match(member, '^node:(.*)')
@@ -23,8 +25,12 @@ local grace = grace_until(now)
 -- every check passed: first write
 redis.call('HSET', keys.tick, 'last', now, 'grace', grace)
 redis.call('ZADD', leases, now + limits.LEASE_MS, member)
-if node and free ~= '' then redis.call('HSET', keys.node(node), fields.free, free) end
+if node and free ~= '' then told_free(node, free) end
+if node then
+  place_waiting()
+  send_mail()
+end
 local expired = ''
 if now >= grace then expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] or '' end
 local queues = redis.call('ZCARD', keys.queues) + (node and redis.call('ZCARD', keys.node_queues(node)) or 0)
-return {words.OK, expired, redis.call('LLEN', keys.chores), queues, redis.call('SCARD', keys.nodes)}
+return {words.OK, expired, redis.call('LLEN', keys.chores), queues, redis.call('SCARD', keys.nodes), redis.call('ZCARD', keys.waiting_groups)}

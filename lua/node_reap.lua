@@ -14,6 +14,7 @@
 --   GRACE              Redis was away: nobody is declared dead yet
 -- @include reap
 -- @include grace
+-- @include groups
 
 local lease = redis.call('ZSCORE', keys.leases, 'node:' .. id)
 local state = redis.call('HGET', node, fields.state)
@@ -35,6 +36,8 @@ if state ~= words.DEAD then
   if redis.call('EXISTS', keys.node_queues(id)) == 1 then redis.call('RPUSH', keys.chores, 'node:' .. id) end
 end
 local slice = 50
+local groups = redis.call('SRANDMEMBER', keys.node_groups(id), slice)
+for _, group in ipairs(groups) do lose_bundles(group, id) end
 local actors = redis.call('SRANDMEMBER', keys.node_actors(id), slice)
 for _, actor in ipairs(actors) do restart_or_bury(actor, 'The actor is dead because its node has died.') end
 for _, actor in ipairs(actors) do redis.call('SREM', keys.node_actors(id), actor) end
@@ -58,8 +61,9 @@ if #objects < slice then
     end
   end
 end
+save_free()
 send_mail()
-if #objects == slice then return {words.MORE} end
+if #objects == slice or #groups == slice then return {words.MORE} end
 redis.call('ZREM', keys.leases, 'node:' .. id)
 redis.call('DEL', keys.process(id), keys.inbox(id), keys.holds(id), keys.node_processes(id))
 redis.call('EXPIRE', node, limits.TOMBSTONE_S)

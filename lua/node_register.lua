@@ -12,7 +12,7 @@
 -- RETURN
 --   OK nodes           ids of the nodes there are now
 --   EXISTS             this id has been used
--- @include inbox
+-- @include place
 
 if redis.call('EXISTS', node) == 1 then return {words.EXISTS} end
 
@@ -23,5 +23,6 @@ redis.call('HSET', channel, fields.kind, 'node', fields.route, 'direct', fields.
 for _, other in ipairs(redis.call('SMEMBERS', keys.nodes)) do post(other, words.MESSAGE_JOINED, id) end
 redis.call('SADD', keys.nodes, id)
 redis.call('ZADD', keys.leases, now + limits.LEASE_MS, 'node:' .. id)
+place_waiting()
 send_mail()
 return {words.OK, redis.call('SMEMBERS', keys.nodes)}

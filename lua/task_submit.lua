@@ -55,6 +55,8 @@ for i, head in ipairs(heads) do
   elseif claim == 'L' and (head[2] ~= 2 or is_lost_call(head[14], former)) then
     lost[#lost + 1] = {head, spec}
     create_task(head, words.CLAIMED, nil, nil, unpinned)
+  elseif head[2] == 0 and is_homeless(head) then
+    orphan_task(head, unpinned)
   elseif head[2] == 2 then
     submit_call(head, spec, unpinned, claim == 'L' and former)
   else

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
+from redray import group_view
 from redray.gcs.keys import Keys
 from redray.gcs.schema import NodeState
 from redray.resources import from_text, from_units
 
 Query = Callable[[list[tuple[Any, ...]]], list[Any]]
-_FIELDS = ("state", "host", "hostname", "address", "socket", "resources", "labels", "free", "pid")
+_FIELDS = ("state", "host", "hostname", "address", "socket", "resources", "labels", "free", "free_groups", "pid")
 
 
 def _alive(query: Query, keys: Keys) -> list[tuple[str, dict[str, str]]]:
@@ -47,14 +48,16 @@ def nodes(query: Query, keys: Keys) -> list[dict[str, Any]]:
 
 
 def total_resources(query: Query, keys: Keys) -> dict[str, float]:
-    return _sum(msgspec.json.decode(row["resources"]) for _, row in _alive(query, keys))
+    parts = [msgspec.json.decode(row["resources"]) for _, row in _alive(query, keys)]
+    return _sum([*parts, group_view.total_resources(query, keys)])
 
 
 def free_resources(query: Query, keys: Keys) -> dict[str, float]:
     """As each node said in its last call or renewal. A resource of which nothing is free is left out."""
     free = _sum(
-        {name: from_units(units) for name, units in from_text(row["free"] or "-").items()}
+        {name: from_units(units) for name, units in from_text(text or "-").items()}
         for _, row in _alive(query, keys)
+        for text in (row["free"], row["free_groups"])
     )
     return {name: quantity for name, quantity in free.items() if quantity}
 

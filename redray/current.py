@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from redray.functions import ActorDescription, ExportedFunction
-    from redray.ids import ActorID, JobID, NodeID, WorkerID
+    from redray.ids import ActorID, JobID, NodeID, PlacementGroupID, WorkerID
     from redray.options import ActorOptions, MethodOptions, TaskOptions
     from redray.refs import ObjectRef
     from redray.task_context import TaskContext
@@ -82,6 +82,20 @@ class Session(Protocol):
     def cluster_resources(self) -> dict[str, float]: ...
     def available_resources(self) -> dict[str, float]: ...
     def future(self, ref: ObjectRef[Any]) -> Future[Any]: ...
+    def create_group(
+        self,
+        bundles: list[dict[str, float]],
+        strategy: str,
+        name: str,
+        detached: bool,
+        make_handle: Callable[[PlacementGroupID], Any],
+    ) -> tuple[PlacementGroupID, ObjectRef[Any]]:
+        """A placement group, and a ref that is ready when it is. Raises RaySystemError if the name is taken."""
+
+    def group_ready(self, group: PlacementGroupID) -> ObjectRef[Any]: ...
+    def remove_group(self, group: PlacementGroupID) -> None: ...
+    def find_group(self, name: str) -> PlacementGroupID | None: ...
+    def group_table(self, group: PlacementGroupID | None) -> dict[str, dict[str, Any]]: ...
     def task_context(self) -> TaskContext | None: ...
     def close(self) -> None: ...
 

@@ -58,7 +58,9 @@ class Hearing(Sending):
             ask = []
             for ref in missing:
                 if ref not in self._asked and (
-                    self._lagged or ref[:8] != own or ref[:12] + FIRST not in self._outstanding
+                    self._lagged
+                    or ref[:8] != own
+                    or (ref[:12] + FIRST not in self._outstanding and ref not in self._outstanding)
                 ):
                     ask.append(ref[:])
             self._asked.update(ask)

@@ -22,6 +22,7 @@ from redray.functions import ActorDescription, ExportedFunction
 from redray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from redray.ids import HANDLE_INDEX, PUT_INDEX, ActorID, JobID, NodeID, TaskID, WorkerID
 from redray.local_actor import Body, LocalActor
+from redray.local_groups import LocalGroups
 from redray.local_objects import LocalStream, Objects, Packed, collect, pack, pack_items, pack_some, pack_task_error
 from redray.options import DYNAMIC, ActorOptions, MethodOptions, TaskOptions
 from redray.refs import ObjectRef
@@ -33,7 +34,7 @@ from redray.task_context import TaskContext
 _NODE = "local mode"
 
 
-class LocalSession(refs.RefKeeper):
+class LocalSession(LocalGroups):
     """Implements `redray.current.Session`."""
 
     kind = "local"
@@ -45,6 +46,7 @@ class LocalSession(refs.RefKeeper):
         resources: dict[str, float] | None = None,
         namespace: str | None = None,
     ) -> None:
+        super().__init__()
         self.token = object()
         self.worker_id = WorkerID.from_random()
         self.job_id = JobID(bytes(self.worker_id))
@@ -275,7 +277,10 @@ class LocalSession(refs.RefKeeper):
         return self._put(pack(value))
 
     def _put(self, packed: Packed) -> ObjectRef[Any]:
-        return self._objects.add(self.worker_id.task(next(self._numbers)).object(PUT_INDEX), packed)
+        return self._objects.add(TaskID(self._next_id()).object(PUT_INDEX), packed)
+
+    def _next_id(self) -> bytes:
+        return self.worker_id.task(next(self._numbers))
 
     def get(self, refs: list[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         self._sweep()

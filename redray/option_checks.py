@@ -79,7 +79,7 @@ def _strategy(name: str, value: Any) -> None:
 
 
 def _group(name: str, value: Any) -> None:
-    if not (value == "default" or hasattr(value, "bundle_specs")):
+    if not (value == "default" or hasattr(type(value), "bundle_specs")):
         raise TypeError(f"'{name}' must be a placement group, None or 'default', not {type(value)}.")
 
 

@@ -101,16 +101,19 @@ def _demand(given: Mapping[str, Any]) -> dict[str, float]:
 def _scheduling(given: Mapping[str, Any]) -> strategies.SchedulingStrategy:
     group = given.get("placement_group", "default")
     strategy: strategies.SchedulingStrategy = given.get("scheduling_strategy")
+    captures = given.get("placement_group_capture_child_tasks")
     if group is None or group == "default":
         if given.get("placement_group_bundle_index", -1) != -1:
             raise ValueError("'placement_group_bundle_index' says nothing without 'placement_group'.")
+        if strategy is None and ("placement_group" in given or captures is not None):
+            return strategies.PlacementGroupSchedulingStrategy(group, -1, captures)  # None keeps it out of any group
         return strategy
     if strategy is not None:
         raise ValueError("'placement_group' and 'scheduling_strategy' exclude each other: give the latter only.")
     return strategies.PlacementGroupSchedulingStrategy(
         group,
         given.get("placement_group_bundle_index", -1),
-        given.get("placement_group_capture_child_tasks"),
+        captures,
     )
 
 

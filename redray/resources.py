@@ -7,7 +7,7 @@ texts: the text is the name of their queue in Redis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 UNIT = 10_000
@@ -61,3 +61,68 @@ def take(demand: str, free: Quantities) -> None:
 def give(demand: str, free: Quantities) -> None:
     for name, units in _parse(demand):
         free[name] = free.get(name, 0) + units
+
+
+# ---- placement groups ------------------------------------------------------------------------------------------------
+# A bundle is resources under other names, as in Ray: `CPU_group_0_<id>` are the CPUs of the group's first bundle,
+# `CPU_group_<id>` those of any. `bundle_group_` is there for what needs nothing else.
+_MARK = "_group_"
+_ID = 24  # hexadecimal digits of a group's id
+_BUNDLE = "bundle"
+_BUNDLE_UNITS = 1000 * UNIT
+_BUNDLE_SHARE = UNIT // 1000
+
+
+def group_demand(demand: str, group: str, index: int) -> str:
+    """What a task that needs `demand` asks for in a placement group; `index` -1 is any bundle."""
+    needed = from_text(demand) or {_BUNDLE: _BUNDLE_SHARE}
+    return to_text({name: from_units(units) for name, units in _renamed(needed, group, index)})
+
+
+def bundle_resources(demand: str, group: str, index: int) -> Quantities:
+    """What a bundle of this demand has to offer, in units."""
+    return dict(_renamed({**from_text(demand), _BUNDLE: _BUNDLE_UNITS}, group, index))
+
+
+def _renamed(quantities: Quantities, group: str, index: int) -> Iterator[tuple[str, int]]:
+    for name, units in quantities.items():
+        yield f"{name}{_MARK}{group}", units
+        if index >= 0:
+            yield f"{name}{_MARK}{index}_{group}", units
+
+
+def _split(name: str) -> tuple[str, str, str] | None:
+    """`CPU_group_0_<id>` -> (CPU, 0, id), `CPU_group_<id>` -> (CPU, "", id). None: no group's resource."""
+    plain, mark, rest = name.rpartition(_MARK)
+    index, _, group = rest.rpartition("_")
+    if not mark or len(group) != _ID or (index and not index.isdigit()):
+        return None
+    return plain, index, group
+
+
+def is_of_group(name: str) -> bool:
+    return _MARK in name and _split(name) is not None
+
+
+def group_of(demand: str) -> str | None:
+    """The id of the placement group whose resources a demand names."""
+    if _MARK not in demand:
+        return None
+    return next((found[2] for part in demand.split(",") if (found := _split(part.rpartition(":")[0]))), None)
+
+
+def plain(demand: str) -> Quantities:
+    """What is asked for, under its plain names: the same inside and outside of a placement group."""
+    if group_of(demand) is None:
+        return from_text(demand)
+    split = ((_split(name), units) for name, units in _parse(demand))
+    return {found[0]: units for found, units in split if found and not found[1] and found[0] != _BUNDLE}
+
+
+def cpu_part(demand: str) -> Quantities:
+    """What a blocked worker lends of a demand."""
+    return {name: units for name, units in _parse(demand) if name == "CPU" or name.startswith("CPU" + _MARK)}
+
+
+def gpu_units(demand: str) -> int:
+    return plain(demand).get("GPU", 0) if "GPU" in demand else 0

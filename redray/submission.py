@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from redray import refs, spec
-from redray.environments import Environments, package_ids, parsed
+from redray.environments import package_ids, parsed
 from redray.exceptions import ActorAlreadyExistsError, PendingCallsLimitExceeded, RaySystemError
 from redray.functions import ExportedFunction
 from redray.gcs import actors, tasks
 from redray.gcs.address import Address
 from redray.gcs.keys import Keys
+from redray.groups import Groups
 from redray.ids import ActorID, JobID, WorkerID
 from redray.options import DYNAMIC, ActorOptions, MethodOptions, TaskOptions
 from redray.refs import ObjectRef, counted
@@ -26,7 +27,7 @@ from redray.values import INLINE_BYTES
 BATCH_BYTES = 8 * 1024
 
 
-class Submission(Environments, Streaming):
+class Submission(Groups, Streaming):
     """Any thread may submit."""
 
     def __init__(self, kind: str, worker: WorkerID, address: Address, keys: Keys, job: JobID, namespace: str) -> None:
@@ -48,9 +49,15 @@ class Submission(Environments, Streaming):
         context = self.task_context()
         if options.runtime_env or self._own_text:
             _enter(extra, self._environment_for(options.runtime_env, context))
+        demand = options.demand
+        if options.scheduling_strategy is not None or context is not None:
+            placement = self._placement(options.scheduling_strategy, context, options.name, demand)
+            if placement is not None:
+                demand = placement.demand(demand)
+                placement.note(extra)
         with self._lock:
             self._export(function)
-            head = self._head(TASK, function, options.name, options.demand, num_returns, options.max_retries,
+            head = self._head(TASK, function, options.name, demand, num_returns, options.max_retries,
                               waits_for, keeps, options.priority, context, extra)  # fmt: skip
             head.where = options.where
             del kept_alive
@@ -120,13 +127,18 @@ class Submission(Environments, Streaming):
         _enter(extra, environment)
         if options.detached and (ids := package_ids(parsed(environment) if environment else self._job_env)):
             extra["packages"] = ids  # its job is its own, and must not lose them with this one
+        to_place = options.demand_to_place
+        placement = self._placement(options.scheduling_strategy, context, cls.name, options.demand_held, to_place)
+        if placement is not None:
+            to_place, extra["demand_held"] = placement.demand(to_place), placement.demand(options.demand_held)
+            placement.note(extra)
         namespace = options.namespace if options.namespace is not None else self.namespace
         record = actors.ActorRecord(
             options.name, namespace, cls.name, int(options.detached), options.max_restarts, options.max_task_retries
         )
         with self._lock:
             self._export(cls)
-            head = self._head(ACTOR_CREATION, cls, cls.name, options.demand_to_place, 0, 0,
+            head = self._head(ACTOR_CREATION, cls, cls.name, to_place, 0, 0,
                               waits_for, keeps, options.priority, context, extra)  # fmt: skip
             head.actor = head.task
             head.where = options.where

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from redray.resources import NOTHING, from_text, from_units
+from redray.resources import NOTHING, from_units, plain
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
 
 
@@ -74,7 +74,7 @@ class TaskContext:
             demand = str((self.creation or self.head).options.get("demand_held", NOTHING))
         else:
             demand = self.head.demand
-        return {name: from_units(units) for name, units in from_text(demand).items()}
+        return {name: from_units(units) for name, units in plain(demand).items()}
 
 
 def _module(target: Any) -> str:

@@ -23,13 +23,27 @@ end
 -- What the caller of an actor that cannot answer is told.
 local function actor_error(actor, class, cause)
   local record = redis.call('HMGET', keys.actor(actor), fields.class, fields.init_failed, fields.unschedulable, fields.name,
-    fields.namespace)
+    fields.namespace, fields.error)
   local text = cause .. '\n    class_name: ' .. (record[1] or '?') .. '\n    actor_id: ' .. actor
   if record[4] and record[4] ~= '' then text = text .. '\n    name: ' .. record[4] end
   if record[5] then text = text .. '\n    namespace: ' .. record[5] end
   if record[2] == '2' then class = 'RuntimeEnvSetupError' end
   if record[3] then class = 'ActorUnschedulableError' end
-  return system_error(class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
+  return system_error(record[6] or class, text, {actor_id = actor, actor_init_failed = record[2] == '1'})
+end
+
+-- What those are told whose task never ran, because its placement group was removed.
+local function homeless_error(head)
+  local text = 'The placement group corresponding to task ' .. head[1] .. ' (' .. head[4] .. ') has been removed.'
+  return system_error('TaskPlacementGroupRemoved', text)
+end
+
+-- Whether a task demands resources of a placement group that was removed.
+local function is_homeless(head)
+  local group = group_of(head[5])
+  if not group then return false end
+  local state = redis.call('HGET', keys.group(group), fields.state)
+  return not state or state == words.REMOVED
 end
 
 -- Calls of actors that cannot answer: their tasks fail as soon as they are written down.
@@ -51,6 +65,12 @@ local function orphan_call(head, unpinned)
   create_task(head, words.CLAIMED, nil, nil, unpinned)
   local cause = redis.call('HGET', keys.actor(head[14]), fields.cause)
   orphans[#orphans + 1] = {head, 'ActorDiedError', cause or 'The actor is dead and nothing is known of it any more.'}
+end
+
+-- The same for a task whose placement group was removed.
+local function orphan_task(head, unpinned)
+  create_task(head, words.CLAIMED, nil, nil, unpinned)
+  orphans[#orphans + 1] = {head, nil, nil, homeless_error(head)}
 end
 
 -- As in Ray, a call that comes while its actor starts again costs one retry.
@@ -80,7 +100,8 @@ end
 local function fail_orphans()
   for _, orphan in ipairs(orphans) do
     local head = orphan[1]
-    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, actor_error(head[14], orphan[2], orphan[3]))
+    local packed = orphan[4] or actor_error(head[14], orphan[2], orphan[3])
+    end_task(head[1], keys.task(head[1]), head[3], head, words.FAILED, packed)
   end
 end
 

@@ -53,8 +53,10 @@ end
 -- What complete needs to know of a task without arguments and with one return value: most are, and need no look at their spec.
 local SIMPLE = {[2] = 0, [6] = 1, [8] = {}, [9] = {}}
 
-local FINAL_ERRORS = {[words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError',
-  [words.OUT_OF_MEMORY] = 'OutOfMemoryError'}
+local FINAL_ERRORS = {
+  [words.CRASHED] = 'WorkerCrashedError', [words.CANCELLED] = 'TaskCancelledError', [words.OUT_OF_MEMORY] = 'OutOfMemoryError',
+  [words.REMOVED] = 'TaskKilledWithPlacementGroup',
+}
 
 -- Whether the outcome is followed by another attempt. A task whose worker was killed for memory runs again as often as it takes, if it
 -- may run again at all.

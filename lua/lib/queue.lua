@@ -46,6 +46,22 @@ local function list_of(name)
   return keys.queues
 end
 
+local GROUP_ID = '_group_(' .. string.rep('%x', 24) .. '):'
+
+-- The placement group whose resources a demand names; see redray/resources.py.
+local function group_of(demand)
+  return string.find(demand, '_group_', 1, true) and string.match(demand, GROUP_ID)
+end
+
+-- A group knows the queues of what waits for it: they end with it. Behind one that has ended already comes a sweep.
+local function note_group(name)
+  local group = group_of(name)
+  if not group then return end
+  redis.call('SADD', keys.group_queues(group), name)
+  local state = redis.call('HGET', keys.group(group), fields.state)
+  if not state or state == words.REMOVED then redis.call('RPUSH', keys.chores, 'group:' .. group) end
+end
+
 -- Give a queue its place among those that begin with a task of the same priority: not before the first of them, because it must not be
 -- owed the turns it did not use.
 local function place_queue(name, band, served)
@@ -61,6 +77,8 @@ local function keep_place(name, served)
   local first = redis.call('ZRANGE', keys.queue(name), 0, 0, 'WITHSCORES')
   if not first[2] then
     redis.call('ZREM', list, name)
+    local group = group_of(name)
+    if group then redis.call('SREM', keys.group_queues(group), name) end
     return false
   end
   local band = band_of(first[2])
@@ -74,6 +92,7 @@ end
 
 local function enqueue(name, task, score)
   local queue = keys.queue(name)
+  note_group(name)
   redis.call('ZADD', queue, score, task)
   local first = redis.call('ZRANGE', queue, 0, 1, 'WITHSCORES')
   if first[1] ~= task then return end

@@ -70,6 +70,14 @@ local function release_actor(key, id)
   end
 end
 
+-- Nobody wants to hear of a placement group (any more) by this object. Of what else is not ready yet, a task or a put will tell.
+local function forget_waiter(id, key)
+  local group = redis.call('HGET', key, fields.group)
+  if not group then return redis.call('HSET', key, fields.refs, 0) end
+  redis.call('SREM', keys.group_waiters(group), id)
+  redis.call('DEL', key, keys.watchers(id), keys.dependents(id))
+end
+
 -- Drop one reference of each object in `doomed`, and of what those counted on, at most a slice; the rest goes to keys.chores.
 local function release(doomed)
   local at = 1
@@ -96,6 +104,8 @@ local function release(doomed)
         release_actor(key, id)
       elseif FINAL[record[2]] then
         free_object(id, key, record, doomed)
+      elseif is_put(id) then
+        forget_waiter(id, key)
       else
         redis.call('HSET', key, fields.refs, 0)
       end

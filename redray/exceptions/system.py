@@ -120,6 +120,14 @@ class ActorPlacementGroupRemoved(RayError):
     """The placement group of the actor was removed."""
 
 
+class TaskKilledWithPlacementGroup(TaskPlacementGroupRemoved, WorkerCrashedError):
+    """The task ran in a placement group that was removed. Both of its bases, because Ray names either."""
+
+
+class ActorKilledWithPlacementGroup(ActorPlacementGroupRemoved, ActorDiedError, ActorUnschedulableError):
+    """The actor lived, or waited, in a placement group that was removed. All of its bases, because Ray names any."""
+
+
 class RuntimeEnvSetupError(RayError):
     """The runtime environment could not be set up on the node."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from redray import spec as specs
 from redray.gcs.client import Connection
+from redray.gcs.group_audit import group_checks
 from redray.gcs.keys import Keys
 from redray.gcs.schema import ActorState, JobState, NodeState, ObjectState, TaskState
 from redray.gcs.snapshot import Record, Snapshot, words
@@ -21,7 +22,7 @@ _FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED, ObjectState
 _AT_REST = frozenset(
     (
         "nodes leases tick idle sequence spread jobs cluster history node process inbox node_processes job"
-        " job_functions fn job_packages package logs"
+        " job_functions fn job_packages package logs group removed_groups"
     ).split()
 )
 
@@ -271,7 +272,7 @@ def _nodes(state: Snapshot) -> Iterator[str]:
             yield f"Node {id} is dead, and its record will stay for ever."
     for id in sorted((state.nodes | state.idle) - state.hashes["node"].keys()):
         yield f"Node {id} is listed, but has no record."
-    for family in ("node_tasks", "node_objects", "node_actors", "node_processes"):
+    for family in ("node_tasks", "node_objects", "node_actors", "node_processes", "node_groups"):
         for id in state.ids(family):
             if id not in state.nodes and f"node:{id}" not in state.leases:
                 yield f"Node {id} is dead and taken apart, but its {family} are not empty."
@@ -286,7 +287,7 @@ def _jobs(state: Snapshot) -> Iterator[str]:
             yield f"Job {id} has ended, but nobody will clean up after it."
         if id not in state.jobs and not state.has_time_to_live("job", id):
             yield f"Job {id} is over, and its record will stay for ever."
-    for family in ("job_tasks", "job_actors", "job_functions", "job_packages", "logs"):
+    for family in ("job_tasks", "job_actors", "job_functions", "job_packages", "job_groups", "logs"):
         for id in state.ids(family):
             if id not in state.jobs:
                 yield f"Job {id} is over, but its {family} key is left."
@@ -302,11 +303,11 @@ def _jobs(state: Snapshot) -> Iterator[str]:
 def _chores(state: Snapshot) -> Iterator[str]:
     for chore in sorted(state.chores):
         kind, colon, _ = chore.partition(":")
-        if colon and kind not in ("wake", "process", "job", "actor", "parked", "place", "node"):
+        if colon and kind not in ("wake", "process", "job", "actor", "parked", "place", "node", "group", "waiters"):
             yield f"Chore '{chore}' is of a kind that this release does not know."
 
 
 CHECKS: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _known_keys, _places, _waiting, _specs, _job_tasks, _references, _returns, _locations, _queues, _actors, _processes,
-    _nodes, _jobs, _chores,
+    _nodes, _jobs, _chores, *group_checks,
 )  # fmt: skip

@@ -38,6 +38,11 @@ FAMILIES: dict[str, str] = {
     "created": "created:",  # set: actors that a worker process created; deleted when it ends
     "parked": "parked:",  # zset: calls whose actor is not alive yet, by their number; taken or failed when it is known
     "callers": "callers:",  # hash: caller -> last call number recorded, per actor
+    "group": "placement_group:",  # hash: a placement group; the last 1,000 removed ones are kept
+    "group_queues": "group_queues:",  # set: queues of tasks that run in a group; deleted when it is removed
+    "group_waiters": "group_waiters:",  # set: objects that become ready with a group; emptied then
+    "node_groups": "node_groups:",  # set: groups that have bundles on a node
+    "job_groups": "job_groups:",  # set: groups that end with a job
     "logs": "logs:",  # stream: lines printed by a job's workers; capped; deleted at job end
 }
 
@@ -53,6 +58,10 @@ SINGLETONS: dict[str, str] = {
     "jobs": "jobs",  # set: jobs that have not ended
     "chores": "chores",  # list: work in slices, for anybody to do: frees, wake-ups, ends of processes, actors, jobs
     "history": "history",  # list: attempts that ended lately, for people; capped
+    "groups": "groups",  # set: placement groups that were not removed
+    "waiting_groups": "waiting_groups",  # zset: groups that lack bundles and found no room, oldest first
+    "removed_groups": "removed_groups",  # list: the latest removed groups
+    "group_names": "group_names",  # hash: namespace/name -> placement group
     "cluster": "cluster",  # hash: what all processes of the cluster must agree on
 }
 

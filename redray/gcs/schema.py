@@ -41,6 +41,15 @@ class JobState:
     ENDED = "ENDED"
 
 
+class GroupState:
+    """Of a placement group."""
+
+    PENDING = "PENDING"
+    CREATED = "CREATED"
+    RESCHEDULING = "RESCHEDULING"  # it lost bundles with their node
+    REMOVED = "REMOVED"
+
+
 class Outcome:
     """How an attempt ended, as the worker or its node reports it."""
 
@@ -51,6 +60,7 @@ class Outcome:
     OUT_OF_MEMORY = "OUT_OF_MEMORY"  # the node killed the worker, because the machine's memory ran out
     CANCELLED = "CANCELLED"
     SETUP_FAILED = "SETUP_FAILED"  # of an actor's creation: its runtime environment could not be set up
+    REMOVED = "REMOVED"  # its placement group was: never retried
     HANDED_BACK = "HANDED_BACK"  # never started: back to the queue, no attempt used up
 
 
@@ -90,12 +100,15 @@ class Message:
     RETIRE = "retire"  # actor id: no handle is left
     JOB_ENDED = "job_ended"  # job id: its workers must go
     JOINED = "joined"  # node id: there is another node
+    RESERVE = "reserve"  # group id, packed (attempt, 1: no other node takes part, {index, demand} pairs)
+    COMMIT = "commit"  # group id: what was reserved may be used
+    RELEASE = "release"  # group id, indexes of bundles; none: the group was removed
     LOST = "lost"  # the node was declared dead: start again as a new one
 
 
 def _words() -> dict[str, str]:
     words: dict[str, str] = {}
-    for group in (TaskState, ObjectState, ActorState, NodeState, JobState, Outcome, Reply):
+    for group in (TaskState, ObjectState, ActorState, NodeState, JobState, GroupState, Outcome, Reply):
         words.update({name: text for name, text in vars(group).items() if name.isupper()})
     words.update({"MESSAGE_" + name: text for name, text in vars(Message).items() if name.isupper()})
     return words
@@ -115,6 +128,8 @@ _FIELD_NAMES = (
     # actor, job, node
     "class namespace creator detached max_restarts restarts max_task_retries methods "
     "cause init_failed function pickled users parts have "
+    # placement group
+    "strategy bundles places awaited reserving handle group error draining free_groups asked sequence "
     "driver config started ended address host socket resources free labels version"
 )
 FIELDS = {name: name for name in _FIELD_NAMES.split()}
@@ -132,6 +147,8 @@ LIMITS = {
     "HISTORY_TASKS": 10_000,  # attempts that ended, kept for people to look at: about 2 MB
     "HISTORY_BATCH": 200,  # of a node at a time: of more, the last ones
     "TOMBSTONE_S": 3600,
+    "WAITING_GROUPS_TRIED": 16,  # whenever room may have appeared
+    "REMOVED_GROUPS": 1000,  # kept for people
 }
 
 TASK_MOVES: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ Record = dict[str, str]
 _HASHES = {
     "task": "state job name node attempt retries refs unready unpinned contains at kind actor returns alive lineage "
     "queue",
-    "object": "state refs contains at",
+    "object": "state refs contains at group",
     "actor": "state refs node job name namespace detached restarts",
     "process": "kind route state job last",
     "node": "state",
@@ -24,10 +24,11 @@ _HASHES = {
     "fn": "users contains",
     "package": "users size parts have",
     "callers": "none",
+    "group": "state bundles places awaited reserving job name namespace detached",
 }
 _SETS = (
     "watchers holds created node_tasks node_actors node_objects node_processes job_tasks job_actors job_functions"
-    " job_packages"
+    " job_packages group_queues group_waiters node_groups job_groups"
 ).split()
 _READ: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "dependents": lambda key: ("LRANGE", key, 0, -1),
@@ -58,10 +59,17 @@ class Snapshot:
                 ("HKEYS", keys.idle),
                 ("HGETALL", keys.actor_names),
                 ("LRANGE", keys.chores, 0, -1),
+                ("HGETALL", keys.group_names),
+                ("SMEMBERS", keys.groups),
+                ("ZRANGE", keys.waiting_groups, 0, -1),
+                ("LRANGE", keys.removed_groups, 0, -1),
             ]
         )
         self.queues, self.nodes, self.jobs, self.leases, self.idle = (set(_texts(part)) for part in read[:5])
         named, self.chore_list = _texts(read[5]), _texts(read[6])
+        names = _texts(read[7])
+        self.group_names = dict(zip(names[::2], names[1::2], strict=True))
+        self.groups, self.waiting_groups, self.removed_groups = (set(_texts(part)) for part in read[8:])
         self.actor_names = dict(zip(named[::2], named[1::2], strict=True))
         self.chores = set(self.chore_list)
 

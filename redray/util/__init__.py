@@ -7,15 +7,27 @@ from typing import Any
 from redray import current
 from redray.util.actor_pool import ActorPool
 from redray.util.completion import as_completed, map_unordered
+from redray.util.placement_group import (
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 __all__ = [
     "ActorPool",
     "as_completed",
+    "get_current_placement_group",
+    "get_placement_group",
     "joblib",
     "list_named_actors",
     "map_unordered",
     "multiprocessing",
+    "placement_group",
+    "placement_group_table",
     "queue",
+    "remove_placement_group",
     "scheduling_strategies",
     "state",
 ]

@@ -125,8 +125,15 @@ class RecordActorDied(NamedTuple):
     actor: str
     attempt: int
     final: int  # 0: restart it if that is allowed, 1: its end was asked for, 2: its constructor raised,
-    # 3: its environment could not be set up
+    # 3: its environment could not be set up, 4: its placement group was removed
     cause: str
+
+
+class RecordGranted(NamedTuple):
+    """Answers to what placement groups asked for: (group, attempt, granted). `free` is what is free after them."""
+
+    answers: list[tuple[str, int, bool]]
+    free: str
 
 
 class Warn(NamedTuple):
@@ -155,5 +162,6 @@ Action = (
     | RecordRunning
     | RecordActorStarted
     | RecordActorDied
+    | RecordGranted
     | Warn
 )

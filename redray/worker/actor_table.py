@@ -238,6 +238,8 @@ class ActorTable:
         if not actor.alive or self._node.is_fenced:
             return
         worker = self._node.workers[actor.worker]
+        if worker.doom:
+            return  # it is being killed: what it has not begun goes back when it is gone
 
         def may_go(attempt: Attempt) -> bool:
             if not self._is_ready(attempt):

@@ -9,7 +9,7 @@ import time
 
 from redray import ray_alias
 from redray.messages import JobInfo
-from redray.resources import UNIT, from_text
+from redray.resources import UNIT, plain
 from redray.spec import TaskHead
 from redray.worker.host import Host
 
@@ -57,4 +57,4 @@ class Environment:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         if self._sets_threads and head.demand != self._demand:
             self._demand = head.demand
-            os.environ["OMP_NUM_THREADS"] = str(max(1, from_text(head.demand).get("CPU", 0) // UNIT))
+            os.environ["OMP_NUM_THREADS"] = str(max(1, plain(head.demand).get("CPU", 0) // UNIT))

@@ -137,6 +137,28 @@ class RetireRequested(NamedTuple):
     actor: str
 
 
+class BundlesWanted(NamedTuple):
+    """Redis asks for bundles of a placement group: (index, demand). `is_alone`: no other node takes part."""
+
+    group: str
+    attempt: int
+    is_alone: bool
+    bundles: list[tuple[int, str]]
+
+
+class BundlesCommitted(NamedTuple):
+    """All nodes have granted: what was set aside may be used."""
+
+    group: str
+
+
+class BundlesReleased(NamedTuple):
+    """`indexes` of bundles that are not needed after all; none: the group was removed."""
+
+    group: str
+    indexes: list[int]
+
+
 class JobEnded(NamedTuple):
     job: str
 
@@ -177,6 +199,9 @@ Event = (
     | CancelRequested
     | KillRequested
     | RetireRequested
+    | BundlesWanted
+    | BundlesCommitted
+    | BundlesReleased
     | JobEnded
     | Rung
     | MemoryShort

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from redray.resources import from_text, give
+from redray.resources import give, gpu_units
 from redray.spec import ACTOR_CALL
 
 if TYPE_CHECKING:
+    from redray.worker.bundles import Bundle
     from redray.worker.state import NodeState
     from redray.worker.workers import Ledger, Worker
 
@@ -17,7 +18,7 @@ def check(node: NodeState) -> None:
     """Raises AssertionError with a sentence that names what is wrong."""
     for worker in node.workers.values():
         _check_worker(node, worker)
-    _check_ledger(node.ledger, list(node.workers.values()))
+    _check_ledger(node.ledger, list(node.workers.values()), node.bundles.all())
     _check_places(node)
     _check_actors(node)
 
@@ -39,25 +40,36 @@ def _check_worker(node: NodeState, worker: Worker) -> None:
         assert node.actors.hosted[worker.actor].worker == worker.id, f"{who} hosts {worker.actor}, which is elsewhere."
 
 
-def _check_ledger(ledger: Ledger, workers: list[Worker]) -> None:
-    """Held and free make the total, of each resource and of each GPU."""
+def _check_ledger(ledger: Ledger, workers: list[Worker], bundles: list[Bundle]) -> None:
+    """Held, set aside and free make the total, of each resource and of each GPU."""
     sums = dict(ledger.free)
+    for bundle in bundles:
+        give(bundle.demand, sums)
     for worker in workers:
         if worker.holds:
             give(worker.holds, sums)
-        sums["CPU"] = sums.get("CPU", 0) - worker.lent
+        for name, units in worker.lent.items():
+            sums[name] -= units
     assert {k: v for k, v in sums.items() if v} == {k: v for k, v in ledger.total.items() if v}, (
         f"Held and free are {sums}, the node has {ledger.total}."
     )
-    gpus = Counter(dict(enumerate(ledger.gpus_free)))
+    _check_gpus(ledger, workers, bundles)
+
+
+def _check_gpus(ledger: Ledger, workers: list[Worker], bundles: list[Bundle]) -> None:
+    pools = {name: Counter(pool.free) for name, pool in ledger.pools.items()}
     for worker in workers:
-        wanted = from_text(worker.holds).get("GPU", 0) if worker.holds else 0
+        wanted = gpu_units(worker.holds) if worker.holds else 0
         got = sum(units for _, units in worker.gpus)
         assert got == wanted, f"Worker {worker.id} holds {worker.holds} on {worker.gpus}."
         for number, units in worker.gpus:
-            gpus[number] += units
-    assert sum(gpus.values()) == ledger.total.get("GPU", 0), f"Units of GPU went astray: {dict(gpus)}."
-    assert all(0 <= units <= 10_000 for units in gpus.values()), f"A GPU was given out twice: {dict(gpus)}."
+            pools[worker.pool][number] += units
+    for bundle in bundles:
+        for number, units in bundle.gpus:
+            pools[""][number] += units
+    for name, pool in ledger.pools.items():
+        assert pools[name] == Counter(pool.size), f"Units of GPU went astray: {dict(pools[name])}, not {pool.size}."
+        assert all(units >= 0 for units in pool.free.values()), f"A GPU was given out twice: {pool.free}."
 
 
 def _check_places(node: NodeState) -> None:

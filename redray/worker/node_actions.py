@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redray import messages
-from redray.gcs import actors, objects, streams, tasks
+from redray.gcs import actors, objects, placement_groups, streams, tasks
 from redray.gcs.client import ReplyError
 from redray.worker import actions, events
 from redray.worker.node_chores import NodeChores
@@ -190,6 +190,7 @@ _ACT: dict[type, Callable[[NodeActions, Any], None]] = {
     actions.RecordRunning: lambda node, action: node._link.call(tasks.running(action.tasks)),
     actions.RecordActorStarted: NodeActions._record_actor_started,
     actions.RecordActorDied: NodeActions._record_actor_died,
+    actions.RecordGranted: lambda node, action: node._link.call(placement_groups.granted(action.free, action.answers)),
 }
 
 

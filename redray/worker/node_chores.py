@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redray.gcs import history, nodes, processes
+from redray.gcs import history, nodes, placement_groups, processes
 from redray.gcs.client import ReplyError
 from redray.gcs.schema import Reply
 from redray.store.janitor import sweep
@@ -27,7 +27,8 @@ class NodeChores(NodeShell):
     def _renew(self, now: float) -> None:
         if not self._link.is_up:
             return
-        command = nodes.renew(self._keys, f"node:{self.id}", 0, self._free_text())
+        free = "" if self._state.bundles.has_answers() else self._free_text()
+        command = nodes.renew(self._keys, f"node:{self.id}", 0, free)
         self._link.run(command, lambda reply: self._renewed_at(now, reply))
 
     def _renewed_at(self, sent: float, reply: Any) -> None:
@@ -45,6 +46,7 @@ class NodeChores(NodeShell):
         if reply[2]:
             self._do_chores()
         self._state.alone = reply[4] <= 1
+        self._waiting_groups = reply[5]
         if reply[3]:
             # Whoever was rung for it may not have come.
             self._state.ask_for_work()
@@ -62,9 +64,13 @@ class NodeChores(NodeShell):
     def _tell_free(self, now: float) -> None:
         """For people and `available_resources`, who see this a moment late.
         Work is placed by what this node knows itself."""
+        if self._state.bundles.has_answers():
+            return  # in the next turn: before its answers, this would be misread
         if not self._is_told() and self._link.is_up and now >= self._next_free:
             self._told_free, self._next_free = dict(self._state.ledger.free), now + TELL_FREE_S
-            self._link.plain(None, "HSET", self._keys.node(self.id), "free", self._state.ledger.free_text())
+            ledger = self._state.ledger
+            told = placement_groups.tell_free(self._keys, self.id, ledger.free_text(), ledger.group_text())
+            self._link.run(told)
 
     def _write_history(self, now: float) -> None:
         due = self._history.due()
@@ -115,6 +121,7 @@ class NodeChores(NodeShell):
             return
         self._state.drain()
         self._link.plain(None, "HDEL", self._keys.idle, self.id)
+        self._link.plain(None, "HSET", self._keys.node(self.id), "draining", "1")
         self._drain_until = time.monotonic() + DRAIN_S
         self._next_tick = 0.0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from redray.gcs.schema import Message
 from redray.worker import events
 from redray.worker.node_workers import NodeWorkers
@@ -39,6 +41,10 @@ class NodeMail(NodeWorkers):
         self._jobs.ended(id)
         self._handle(events.JobEnded(id))
 
+    def _reserve_mail(self, _kind: str, id: str, data: bytes) -> None:
+        attempt, is_alone, bundles = msgspec.msgpack.decode(data)
+        self._handle(events.BundlesWanted(id, attempt, bool(is_alone), bundles))
+
     def _address_of(self, node: str, found: Callable[[tuple[str, int] | None], None]) -> None:
         def on_reply(reply: Any) -> None:
             if not isinstance(reply, bytes):
@@ -64,5 +70,10 @@ _MAIL: dict[str, Callable[[NodeMail, str, str, bytes], Any]] = {
     Message.KILL: lambda node, kind, id, data: node._handle(events.KillRequested(id, data.decode())),
     Message.RETIRE: lambda node, kind, id, data: node._handle(events.RetireRequested(id)),
     Message.JOB_ENDED: NodeMail._job_mail,
+    Message.RESERVE: NodeMail._reserve_mail,
+    Message.COMMIT: lambda node, kind, id, data: node._handle(events.BundlesCommitted(id)),
+    Message.RELEASE: lambda node, kind, id, data: node._handle(
+        events.BundlesReleased(id, [int(index) for index in data.split()])
+    ),
     Message.LOST: lambda node, kind, id, data: node._declared_dead(),
 }

@@ -116,6 +116,9 @@ class NodeProcesses(NodeActions):
             self._put(link, args)
         elif call.verb == "object_release" and link.kind == "worker":
             self._report_all()
+        elif call.verb == "placement_group_remove":
+            # What its process does next must find it gone, before Redis can say so.
+            self._handle(events.BundlesReleased(args[0].decode(), []))
         elif call.verb == "function_export":
             self._jobs.learn_function(args[0].decode(), args[3])
         self._link.relay(

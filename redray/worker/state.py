@@ -25,6 +25,7 @@ from redray.worker import actions, events
 from redray.worker.actor_table import ActorTable
 from redray.worker.attempt_book import AttemptBook
 from redray.worker.backlog import Backlog
+from redray.worker.bundles import Bundles
 from redray.worker.invariants import check
 from redray.worker.policy import RunTimes
 from redray.worker.pool import WorkerPool
@@ -62,6 +63,7 @@ class NodeState:
         self.attempts = self.book.open
         self.actors = ActorTable(self)
         self.streams = Streams(self)
+        self.bundles = Bundles(self)
         self.wedge = Wedge(self, most_workers)
         self.here: set[str] = set()  # objects sealed in this node's shared memory
         self.contended = False
@@ -99,6 +101,9 @@ class NodeState:
             events.ObjectNews: self.actors.object_news,
             events.KillRequested: self.actors.kill_requested,
             events.RetireRequested: self.actors.retire_requested,
+            events.BundlesWanted: self.bundles.reserve,
+            events.BundlesCommitted: lambda event: self.bundles.commit(event.group),
+            events.BundlesReleased: self.bundles.release,
         }
 
     def handle(self, event: events.Event, now: int) -> Any:
@@ -114,6 +119,7 @@ class NodeState:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
         self._schedule()
         self.actors.learn()
+        self.bundles.settle()
         if report:
             self.streams.report()
         has_finishes = self.book.has_finishes() and not self.streams.has_items()  # which must not be overtaken
@@ -408,10 +414,14 @@ class NodeState:
             if shortage:
                 self.shortage.lost(attempt, shortage, self._now)
                 continue
-            text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {event.detail}"
-            self.book.finish_without_value(attempt, Outcome.CRASHED, text)
+            why = worker.doom or event.detail
+            text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {why}"
+            self.book.finish_without_value(attempt, Outcome.REMOVED if worker.doom else Outcome.CRASHED, text)
         for attempt in unstarted:
-            self.return_to_backlog(attempt)
+            if worker.doom:
+                self.book.finish_without_value(attempt, Outcome.REMOVED, worker.doom)
+            else:
+                self.return_to_backlog(attempt)
 
     def _worker_blocked(self, event: events.WorkerBlocked) -> None:
         worker = self.workers.get(event.worker)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redray.gcs import actors, nodes, objects, packages, processes, streams, tasks
+from redray.gcs import actors, nodes, objects, packages, placement_groups, processes, streams, tasks
 from redray.gcs.client import ReplyError
 from redray.gcs.command import Command
 from redray.gcs.schema import WORDS
@@ -34,6 +34,8 @@ SCRIPTS = load_scripts()
 ENVELOPE = ["worker", "route", "number", "seen", "now"]
 T, A = task_id(1), task_id(9)
 RECORD = actors.ActorRecord("name", "space", "A", 0, 0, 0)
+G = task_id(40)
+GROUP = placement_groups.GroupRecord("", "space", "PACK", 0, ["CPU:1"])
 
 # One call of every numbered script, by the process that makes it.
 NUMBERED: dict[str, tuple[str, Command]] = {
@@ -56,6 +58,10 @@ NUMBERED: dict[str, tuple[str, Command]] = {
     "actor_started": (NODE, actors.started(A, 1, WORKER)),
     "actor_died": (NODE, actors.died(A, 1, 0, "boom")),
     "actor_kill": (DRIVER, actors.kill(A, True, "killed")),
+    "placement_group_create": (DRIVER, placement_groups.create(G, put_id(41), DRIVER, GROUP, b"Vgroup")),
+    "placement_group_ready": (DRIVER, placement_groups.ready(G, put_id(42))),
+    "placement_group_granted": (NODE, placement_groups.granted("CPU:1", [(G, 1, True)])),
+    "placement_group_remove": (DRIVER, placement_groups.remove(G)),
 }
 # Scripts without a number may be repeated at will; they name their keys themselves.
 FREE: dict[str, Callable[[Any], Command]] = {
@@ -67,13 +73,11 @@ FREE: dict[str, Callable[[Any], Command]] = {
     "lease_renew": lambda keys: nodes.renew(keys, f"node:{NODE}", NOW, "CPU:1"),
     "package_write": lambda keys: packages.write(keys, "ab" * 20, 0, b"abc"),
     "chore_do": lambda keys: nodes.do_chore(keys, NOW),
+    "node_free": lambda keys: placement_groups.tell_free(keys, NODE, "CPU:1", "-"),
 }
 REFUSED_WITHOUT_MEMORY = {
-    "task_submit",
-    "object_put",
-    "actor_create",
-    "function_export",
-    "package_open",
+    *("task_submit", "object_put", "actor_create", "function_export", "package_open"),
+    *("placement_group_create", "placement_group_ready"),
 }
 
 
