@@ -5,6 +5,7 @@ from __future__ import annotations
 from redray.gcs.schema import Outcome
 from redray.gcs.tasks import Finish
 from redray.messages import Done
+from redray.spec import ACTOR_CALL
 from redray.worker.recent import Recent
 from redray.worker.workers import Attempt
 
@@ -26,6 +27,13 @@ class AttemptBook:
         return taken
 
     def finish_done(self, attempt: Attempt, done: Done) -> None:
+        if attempt.task in self.cancelled and _is_dropped(attempt, done):
+            self._end(
+                attempt,
+                Finish(attempt.task, attempt.attempt, Outcome.CANCELLED, [], attempt.worker, done.keeps),
+                [],
+            )
+            return
         values = []
         returns = []
         for index, returned in enumerate(done.returns):
@@ -52,3 +60,10 @@ class AttemptBook:
     def _end(self, attempt: Attempt, finish: Finish, values: list[bytes]) -> None:
         self.forget(attempt)
         self._finishes.append((finish, values))
+
+
+def _is_dropped(attempt: Attempt, done: Done) -> bool:
+    """Whatever a cancelled call of an actor came to, its caller sees the cancellation, as in Ray. Large values
+    stay: they are in shared memory, in the name of the call."""
+    is_inline = all(returned.inline is not None for returned in done.returns)
+    return attempt.head.kind == ACTOR_CALL and attempt.head.num_returns >= 0 and is_inline

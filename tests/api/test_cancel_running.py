@@ -280,6 +280,21 @@ def test_060_a_call_that_waits_for_its_argument_never_runs(journal: Journal, sig
     signal.set()
 
 
+def test_060_what_a_cancelled_call_raises_is_not_seen(journal: Journal) -> None:
+    @ray.remote
+    class Raising:
+        def work(self) -> None:
+            journal.add("began")
+            wait_until(lambda: ray.get_runtime_context().is_canceled())
+            raise ValueError("because of the cancellation")
+
+    ref = Raising.remote().work.remote()
+    wait_for(journal, "began")
+    ray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        ray.get(ref, timeout=PATIENCE)
+
+
 def test_060_the_flag_is_the_cancelled_calls_own(journal: Journal, signal: Signal) -> None:
     actor = Actor.remote()
     first = actor.work.remote(journal, "first", signal)
