@@ -15,6 +15,7 @@ from redray.critical import unguard
 from redray.exceptions import RaySystemError
 from redray.functions import ActorDescription
 from redray.gcs import actors, tasks
+from redray.gcs.address import Address
 from redray.gcs.schema import ActorState, Reply
 from redray.ids import ActorID
 from redray.refs import ObjectRef
@@ -100,6 +101,11 @@ class Session(Submission):
         from redray.cluster_view import free_resources
 
         return free_resources(self.query, self._keys)
+
+    @property
+    def redis_address(self) -> Address:
+        """With its password: not for people."""
+        return self._address
 
     def reader(self) -> Callable[[list[tuple[Any, ...]]], list[Any]]:
         """`query`, once everything that this process has said so far has arrived: it wants to see what it did."""

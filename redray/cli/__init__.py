@@ -1,4 +1,4 @@
-"""The command line: `redray start | stop | status | worker | list | why | doctor | run`. One file per command.
+"""The command line: one file per command, or per group of small ones; `COMMANDS` is the list.
 
 An error is one sentence on stderr. The exit code is 2 for a command that was written wrong, 1 for one that failed.
 """
@@ -23,6 +23,14 @@ COMMANDS = {
     "why": "why",
     "doctor": "doctor",
     "run": "run",
+    "get": "state:get",
+    "summary": "state:summary",
+    "memory": "state:memory",
+    "logs": "tools:logs",
+    "timeline": "tools:timeline",
+    "kill-actor": "tools:kill_actor",
+    "microbenchmark": "tools:microbenchmark",
+    "job": "job",
 }
 
 
@@ -35,8 +43,9 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"redray.cli.{COMMANDS[name]}")
-        command: click.Command = module.command
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = importlib.import_module(f"redray.cli.{module}")
+        command: click.Command = getattr(found, attribute or "command")
         return command
 
 

@@ -63,7 +63,7 @@ def command(
     if form == "json":
         click.echo(json.dumps(rows[:limit], indent=2))
         return 0
-    _print_table(rows[:limit])
+    print_table(rows[:limit])
     if len(rows) > limit:
         click.echo(f"... and more: these are {limit}, see --limit and --filter.")
     elif not rows:
@@ -71,7 +71,7 @@ def command(
     return 0
 
 
-def _print_table(rows: list[Row]) -> None:
+def print_table(rows: list[Row]) -> None:
     """Plain columns as wide as their content: to read, to grep, to cut."""
     if not rows:
         return

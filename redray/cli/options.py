@@ -57,7 +57,7 @@ def parse_bytes(text: str) -> int:
 
 def parse_resources(text: str) -> dict[str, float]:
     """`{"name": quantity}`. CPUs and GPUs have options of their own, as in the API."""
-    resources = _parse_object(text)
+    resources = parse_json(text)
     for name, quantity in resources.items():
         if name in ("CPU", "GPU"):
             raise ValueError(f"{name} has an option of its own: --num-{name.lower()}s.")
@@ -71,7 +71,7 @@ def parse_resources(text: str) -> dict[str, float]:
 
 def parse_labels(text: str) -> dict[str, str]:
     """`zone=a,disk=ssd`, or a JSON object."""
-    labels = _parse_object(text) if text.lstrip().startswith("{") else _parse_pairs(text)
+    labels = parse_json(text) if text.lstrip().startswith("{") else _parse_pairs(text)
     for name, label in labels.items():
         if not isinstance(label, str):
             raise ValueError(f"the label {name!r} must be text, not {label!r}.")
@@ -89,7 +89,7 @@ def _parse_pairs(text: str) -> dict[str, str]:
     return found
 
 
-def _parse_object(text: str) -> dict[str, Any]:
+def parse_json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError:

@@ -23,6 +23,7 @@ _AT_REST = frozenset(
     (
         "nodes leases tick idle sequence spread jobs cluster history node process inbox node_processes job"
         " job_functions fn job_packages package logs group removed_groups"
+        " submission submission_log submissions"
     ).split()
 )
 

@@ -15,6 +15,7 @@ from redray.gcs.client import ReplyError
 from redray.gcs.history import TaskEvent
 from redray.gcs.keys import DEFAULT_TAG, Keys
 from redray.gcs.schema import FIELDS, LIMITS, ActorState, NodeState, TaskState
+from redray.gcs.submissions import Submission, SubmissionTable
 from redray.resources import from_text, from_units
 from redray.spec import TaskHead, unpack_head
 
@@ -110,6 +111,10 @@ class Inspector:
     def history(self) -> list[TaskEvent]:
         """Attempts that ended lately, oldest first."""
         return history.decoded(self._pipeline(history.read(self._keys)))
+
+    def submissions(self) -> list[Submission]:
+        """Commands that were submitted as jobs, the oldest first."""
+        return SubmissionTable(self._connection, self._keys).all()
 
     def heads(self, tasks: Sequence[str]) -> dict[str, TaskHead]:
         """What the cluster knows of these tasks beside their records; of unfinished ones alone, and of those that may

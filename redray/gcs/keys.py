@@ -43,6 +43,8 @@ FAMILIES: dict[str, str] = {
     "group_waiters": "group_waiters:",  # set: objects that become ready with a group; emptied then
     "node_groups": "node_groups:",  # set: groups that have bundles on a node
     "job_groups": "job_groups:",  # set: groups that end with a job
+    "submission": "submission:",  # hash: a command submitted as a job; kept a week after its end
+    "submission_log": "submission_log:",  # stream: what such a command prints; capped, kept a week after its end
     "logs": "logs:",  # stream: lines printed by a job's workers; capped; deleted at job end
 }
 
@@ -57,6 +59,7 @@ SINGLETONS: dict[str, str] = {
     "actor_names": "actor_names",  # hash: namespace/name -> actor id
     "jobs": "jobs",  # set: jobs that have not ended
     "chores": "chores",  # list: work in slices, for anybody to do: frees, wake-ups, ends of processes, actors, jobs
+    "submissions": "submissions",  # zset: submitted jobs -> ms of their submission
     "history": "history",  # list: attempts that ended lately, for people; capped
     "groups": "groups",  # set: placement groups that were not removed
     "waiting_groups": "waiting_groups",  # zset: groups that lack bundles and found no room, oldest first

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
+
 from redray import messages
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.exceptions import RaySystemError
@@ -38,7 +40,8 @@ class WorkerSession(Session):
         self._channel = NodeChannel(self._calls, calls_hello, "", channel, self._lock)
         welcome = self._channel.welcome
         self._move_to(Address.parse(welcome.config["redis"]), Keys(welcome.config["tag"]))
-        self.address_info = {"address": welcome.config["redis"], "session_dir": ""}
+        public = msgspec.structs.replace(self.redis_address, password="").url()
+        self.address_info = {"address": public, "session_dir": ""}
         self._work: deque[Work] = deque()
         self._functions: dict[str, Any] = {}
         self._producers: dict[str, Producer] = {}

@@ -12,6 +12,7 @@ from redray import spec as specs
 from redray.gcs import schema
 from redray.gcs.history import TaskEvent
 from redray.gcs.inspect import Inspector, Row, quantities
+from redray.gcs.submissions import Submission
 from redray.util.state.common import (
     MAX_LIMIT,
     ActorState,
@@ -239,12 +240,33 @@ def workers(inspector: Inspector, only: Sequence[str] | None, detail: bool) -> l
 
 
 def jobs(inspector: Inspector, only: Sequence[str] | None, detail: bool) -> list[StateSchema]:
-    """Jobs of drivers. A detached actor, which is a job of its own in Redis, is none of them."""
+    """Jobs of drivers, and commands that were submitted. No detached actors, each of which is a job in Redis."""
     fields = ("state", "namespace", "driver", "detached", "started", "ended")
     rows = [row for row in _records(inspector, "job", fields, only) if not row["detached"]]
     drivers = _processes(inspector, (row["driver"] for row in rows))
     environments = _environments(inspector, rows)
-    return [_job(row, drivers.get(row["driver"], {}), environments.get(row["id"], {})) for row in rows]
+    found = [_job(row, drivers.get(row["driver"], {}), environments.get(row["id"], {})) for row in rows]
+    submitted = [submission for submission in inspector.submissions() if only is None or submission.id in only]
+    return [*found, *map(_submitted_job, submitted)]
+
+
+def _submitted_job(found: Submission) -> JobState:
+    return JobState(
+        type="SUBMISSION",
+        job_id=None,
+        submission_id=found.id,
+        driver_info=None,
+        status=found.state,
+        entrypoint=found.entrypoint,
+        message=found.message or None,
+        error_type=found.error or None,
+        start_time=found.started or found.submitted,
+        end_time=found.ended,
+        metadata=found.metadata,
+        runtime_env=found.runtime_env,
+        driver_node_id=found.node or None,
+        driver_exit_code=found.exit_code,
+    )
 
 
 def _job(row: Row, driver: Row, environment: dict[str, Any]) -> JobState:
