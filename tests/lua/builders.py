@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redray import spec as specs
-from redray.gcs import actors, nodes, objects, processes, tasks
+from redray.gcs import actors, nodes, objects, placement_groups, processes, tasks
 from redray.gcs.client import Connection
 from redray.gcs.command import DIRECT, Argument, Command, envelope
 from redray.gcs.keys import Keys
@@ -40,6 +40,11 @@ def put_id(number: int, maker: str = DRIVER) -> str:
 
 def handle(actor: str) -> str:
     return f"{actor}fffffffe"
+
+
+def ready_id(group: str) -> str:
+    """The object that a group is made with."""
+    return f"{group}ffffffff"
 
 
 def head(task: str, **changes: Any) -> specs.TaskHead:
@@ -211,6 +216,38 @@ class Cluster:
 
     def kill_actor(self, actor: str, by: str = DRIVER, final: bool = True) -> Any:
         return text(self.call(by, actors.kill(actor, final, "killed")))
+
+    def create_group(
+        self,
+        group: str,
+        bundles: Sequence[str],
+        strategy: str = "PACK",
+        *,
+        by: str = DRIVER,
+        ready: str = "",
+        job: str = "",
+        name: str = "",
+        detached: bool = False,
+    ) -> Any:
+        """`ready` is `ready_id(group)` unless given."""
+        record = placement_groups.GroupRecord(name, "space", strategy, int(detached), list(bundles))
+        command = placement_groups.create(group, ready or ready_id(group), job or by, record, b"Vgroup")
+        return text(self.call(by, command))
+
+    def group_ready(self, group: str, ready: str, by: str = DRIVER) -> Any:
+        return text(self.call(by, placement_groups.ready(group, ready)))
+
+    def answer(self, group: str, granted: bool = True, attempt: int = 1, node: str = NODE, free: str = "-") -> Any:
+        return text(self.call(node, placement_groups.granted(free, [(group, attempt, granted)])))
+
+    def remove_group(self, group: str, by: str = DRIVER) -> Any:
+        return text(self.call(by, placement_groups.remove(group)))
+
+    def tell_free(self, node: str, free: str, groups: str = "-") -> Any:
+        return text(self.run(placement_groups.tell_free(self.keys, node, free, groups)))
+
+    def group(self, group: str) -> dict[str, Any]:
+        return self.hash(self.keys.group(group))
 
     def chores(self, now: int = NOW, most: int = 10_000) -> None:
         for _ in range(most):
