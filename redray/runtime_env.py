@@ -47,13 +47,12 @@ class RuntimeEnv(dict[str, Any]):
         py_modules: local packages (directories), modules (.py files) or wheels to be importable.
         pip, uv: packages to install: a list of requirements, the path of a requirements file, or a dictionary with
             `packages` and `pip_check`, `pip_version`, `pip_install_options` (`uv_...`).
-        conda: the name of an existing conda environment, or the directory it is in.
-        py_executable: the interpreter that workers run on, with arguments if need be.
         worker_process_setup_hook: a function, or the name of one ("module.function"), called in each new worker.
         config: see RuntimeEnvConfig.
+        conda, py_executable, container, image_uri: not supported.
 
     Raises:
-        ValueError: an unknown field, fields that exclude each other, a file that does not exist.
+        ValueError: an unknown or unsupported field, fields that exclude each other, a file that does not exist.
         TypeError: a value of the wrong type.
     """
 

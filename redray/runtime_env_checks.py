@@ -157,27 +157,6 @@ def _strings(what: str, name: str, value: Any) -> list[str]:
     return value
 
 
-def _conda(value: Any) -> str:
-    if isinstance(value, (Mapping, list)) or (isinstance(value, str) and value.endswith((".yaml", ".yml"))):
-        raise ValueError(
-            "runtime_env['conda'] takes an environment that exists: its name or its directory. Making one from a file"
-            " or dictionary is not supported; use 'pip' or 'uv' for packages."
-        )
-    if not isinstance(value, str):
-        raise TypeError(f"runtime_env['conda'] must be of type str or dict, got {type(value)}.")
-    if os.path.isabs(value) and not os.path.isdir(value):
-        raise ValueError(f"Can't find conda env directory {value}.")
-    return value
-
-
-def _py_executable(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"runtime_env['py_executable'] must be of type str, got {type(value)}.")
-    if not value.strip():
-        raise ValueError("runtime_env['py_executable'] is empty.")
-    return value
-
-
 def _hook(value: Any) -> Any:
     if not isinstance(value, str) and not callable(value):
         raise TypeError(f"worker_process_setup_hook must be a function, got {type(value)}.")
@@ -204,7 +183,13 @@ def config(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+_OTHER_INTERPRETER = (
+    "workers are forked from their node, on its interpreter. Start a node with the other one instead, or install what"
+    " is missing with 'pip' or 'uv'."
+)
 _UNSUPPORTED = {
+    "conda": _OTHER_INTERPRETER,
+    "py_executable": _OTHER_INTERPRETER,
     "image_uri": "workers are processes of their node. Start the nodes inside the image instead.",
     "container": "workers are processes of their node. Start the nodes inside the container instead.",
     "java_jars": "redray runs Python only.",
@@ -220,8 +205,6 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "py_modules": _py_modules,
     "pip": _installer("pip"),
     "uv": _installer("uv"),
-    "conda": _conda,
-    "py_executable": _py_executable,
     "worker_process_setup_hook": _hook,
     "config": config,
     # Which Ray is to be inside: redray is in every environment, so these change nothing.
