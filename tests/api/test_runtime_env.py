@@ -261,3 +261,16 @@ def test_a_variable_is_only_seen_in_its_environment() -> None:
             return "CANARY" in file.read()
 
     assert not ray.get(parent_sees.remote())
+
+
+def test_099_without_gpus_cuda_visible_devices_is_left_alone() -> None:
+    name = "CUDA_VISIBLE_DEVICES"
+    assert ray.get(variables.options(num_gpus=1).remote(name))[0] in ("0", "1")
+    assert ray.get([variables.remote(name) for _ in range(4)]) == [[os.environ.get(name)]] * 4
+    assert ray.get(variables.options(num_gpus=0).remote(name)) == [os.environ.get(name)]
+    assert ray.get(variables.options(runtime_env=in_env(CUDA_VISIBLE_DEVICES="7")).remote(name)) == ["7"]
+
+
+def test_098_threads_that_an_environment_sets_stay() -> None:
+    asked = variables.options(num_cpus=2, runtime_env=in_env(OMP_NUM_THREADS="7"))
+    assert ray.get(asked.remote("OMP_NUM_THREADS")) == ["7"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,10 +39,11 @@ def test_096_job_and_driver_may_not_say_the_same(no_cluster: None, monkeypatch: 
 
 
 def test_096_a_job_config_and_init_may_not_say_the_same(no_cluster: None) -> None:
-    config = SimpleNamespace(ray_namespace=None, runtime_env=in_env(A="1"))
+    config = ray.job_config.JobConfig(runtime_env=in_env(A="1"), ray_namespace="ours")
     with pytest.raises(ValueError, match="Failed to merge the Job's runtime env"):
         ray.init(address="local", job_config=config, runtime_env=in_env(A="2"))
     ray.init(address="local", num_cpus=1, log_to_driver=False, job_config=config, runtime_env=in_env(B="2"))
+    assert ray.get_runtime_context().namespace == "ours"
     assert ray.get(variables.remote("A", "B")) == ["1", "2"]
 
 
