@@ -12,7 +12,7 @@ import msgspec
 
 from redray import messages, ray_alias
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
-from redray.config import new_session_directory
+from redray.config import new_session_directory, spilling_places
 from redray.environments import travelling
 from redray.exceptions import ClusterLostError, RaySystemError, RuntimeEnvSetupError
 from redray.gcs import processes
@@ -175,6 +175,7 @@ def start_embedded(
     resources: dict[str, float] | None = None,
     labels: dict[str, str] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: list[str] | None = None,
     namespace: str | None = None,
     runtime_env: Any = None,
     log_to_driver: bool = True,
@@ -193,6 +194,7 @@ def start_embedded(
             resources=resources or {},
             labels=labels or {},
             object_store_memory=object_store_memory,
+            object_spilling_directory=spilling_places(object_spilling_directory),
             is_head=True,
             session_directory=str(directory),
             owner_pid=os.getpid(),

@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from redray import strategies
-from redray.config import new_session_directory
+from redray.config import new_session_directory, spilling_places
 from redray.exceptions import RaySystemError
 from redray.gcs.address import Address
 from redray.gcs.client import Connection
@@ -110,6 +111,7 @@ class Cluster:
         resources: dict[str, float] | None = None,
         labels: dict[str, str] | None = None,
         object_store_memory: int | None = None,
+        object_spilling_directory: str | Sequence[str] | None = None,
     ) -> ClusterNode:
         """Start a node. With `wait`, it is known to the cluster as alive when this returns."""
         strategies.check_labels(labels or {})
@@ -123,6 +125,7 @@ class Cluster:
                 resources=resources or {},
                 labels=labels or {},
                 object_store_memory=object_store_memory,
+                object_spilling_directory=spilling_places(object_spilling_directory),
                 node_ip_address="127.0.0.1",
                 temp_dir=self._directory,
                 is_head=not self.nodes,

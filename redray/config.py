@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True):
     lease_seconds: float = 7.0  # a node that has not renewed for so long is dead
     renew_seconds: float = 1.0
     stop_after_seconds: float = 5.0  # after its last successful renewal a node starts no work
+    object_spilling_directory: str = ""  # directories or URLs, by commas; default: in temp_dir
     max_workers: int = 0  # processes for tasks on a node; default: 16 per CPU, and at least 64
     package_bytes: int = 500 << 20  # of a working_dir or module, packed: larger ones are refused
     environment_cache_bytes: int = 10 << 30  # files of runtime environments on a node; what runs keeps its own
@@ -54,6 +55,21 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
             f"REDRAY_LEASE_SECONDS ({found.lease_seconds}) must hold: a node stops before others think it dead."
         )
     return found
+
+
+def spilling_places(given: str | Sequence[str] | None = None) -> list[str]:
+    """The directories, made absolute, and URLs that were given; else those of the environment; else none.
+
+    Raises TypeError for anything but text, ValueError for a text without content.
+    """
+    if given is not None and not isinstance(given, str):
+        if not isinstance(given, Sequence) or not all(isinstance(place, str) for place in given):
+            raise TypeError(f"object_spilling_directory is a directory or a list of them, not {given!r}.")
+    places = [given] if isinstance(given, str) else [*(given or ())]
+    places = places or [place for place in settings().object_spilling_directory.split(",") if place]
+    if not all(place.strip() for place in places):
+        raise ValueError(f"object_spilling_directory names no directory: {places!r}.")
+    return [place if "://" in place else os.path.abspath(place) for place in places]
 
 
 def _value(name: str, text: str, kind: type) -> str | int | float:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from redray import messages
-from redray.arrivals import FETCH, Located
+from redray.arrivals import FETCH, Arrival, Located
 from redray.channel import ChannelLost
 from redray.critical import shield
 from redray.exceptions import GetTimeoutError, RaySystemError, system_error
@@ -340,8 +340,16 @@ class Hearing(Sending):
         for id, answer in zip(ids, message.value, strict=True):
             arrival = self._arrived.get(id)
             packed = self.take_answer(id.hex(), answer)
-            if isinstance(arrival, Located):
-                arrival.view = packed
+            self._note(arrival, packed)
+
+    def _note(self, arrival: Arrival | None, packed: bytes | memoryview) -> None:
+        """A located value has been brought to this node, or an error in its place."""
+        if isinstance(arrival, Located):
+            welcome = self._channel.welcome
+            if isinstance(packed, bytes) or welcome is None:
+                arrival.keep(packed)
+            else:
+                arrival.map(packed, welcome.node)
 
     def take_answer(self, object: str, answer: Any) -> bytes | memoryview:
         """One element of the answer to Locate, as packed bytes."""

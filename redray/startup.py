@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redray import current, option_checks, strategies
@@ -93,6 +93,7 @@ def init(
     resources: dict[str, float] | None = None,
     labels: dict[str, str] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: str | Sequence[str] | None = None,
     local_mode: bool = False,
     ignore_reinit_error: bool = False,
     include_dashboard: bool | None = None,
@@ -123,6 +124,9 @@ def init(
         resources: further resources of the new node, name to quantity.
         labels: of the new node.
         object_store_memory: bytes of shared memory for large objects on the new node.
+        object_spilling_directory: where the new node writes objects that memory has no room for: one directory or
+            several, on different disks for speed, or a URL such as s3://bucket/prefix if fsspec is installed.
+            Default: a directory of the session's in the temporary directory.
         local_mode: run tasks and actors in this process, one after the other: for debuggers and breakpoints.
         ignore_reinit_error: when connected already, keep that session and return its context.
         logging_level, logging_format: of the logger "redray".
@@ -143,6 +147,7 @@ def init(
         "resources": resources,
         "labels": labels,
         "object_store_memory": object_store_memory,
+        "object_spilling_directory": _spilling_places(object_spilling_directory),
     }
     _check_arguments(new_node, namespace, runtime_env)
     if configure_logging:
@@ -203,6 +208,14 @@ def _from_job_config(config: Any, namespace: str | None, runtime_env: Any) -> tu
 
         found = environments.merged_with_job(json.loads(submitted).get("runtime_env"), found)
     return namespace or theirs or None, environments.checked(found) if found else None
+
+
+def _spilling_places(given: str | Sequence[str] | None) -> list[str] | None:
+    if given is None:
+        return None
+    from redray.config import spilling_places
+
+    return spilling_places(given)
 
 
 def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env: object) -> None:

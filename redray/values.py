@@ -192,9 +192,7 @@ class Values(Hearing):
         for ref, answer in zip(ids, answers, strict=True):
             packed = self.take_answer(ref.hex(), answer)
             found[ref] = packed
-            arrival = self._arrived.get(ref)
-            if isinstance(arrival, Located):
-                arrival.view = packed
+            self._note(self._arrived.get(ref), packed)
 
     def _download(self, ref: ObjectRef[Any], deadline: float | None) -> bytes | memoryview:
         """Without a node: from whoever has it. Where nobody does any more, it may be computed again soon."""
@@ -203,8 +201,9 @@ class Values(Hearing):
         give_up = time.monotonic() + DOWNLOAD_S
         while isinstance(arrival := self._arrived[ref], Located):
             try:
-                arrival.view = download(self.query, self._keys, self._address, ref.hex(), arrival)
-                return arrival.view
+                packed = download(self.query, self._keys, self._address, ref.hex(), arrival)
+                arrival.keep(packed)
+                return packed
             except ObjectLostError:
                 if time.monotonic() > give_up:
                     raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from redray.cli.options import own_address
+from redray.config import spilling_places
 from redray.gcs.address import Address
 from redray.local_cluster import Process
 
@@ -23,6 +24,7 @@ def make_config(redis: Address, temp_dir: str, node: dict[str, Any], is_head: bo
         resources=node["resources"],
         labels=node["labels"],
         object_store_memory=node["object_store_memory"],
+        object_spilling_directory=spilling_places(node["object_spilling_directory"]),
         node_ip_address=node["node_ip_address"] or own_address(redis),
         temp_dir=temp_dir,
         is_head=is_head,

@@ -143,6 +143,13 @@ node_options = _together(
         help="Shared memory for large objects: bytes, or such as 2G.",
     ),
     click.option(
+        "--object-spilling-directory",
+        multiple=True,
+        metavar="DIR",
+        help="Where objects go that memory has no room for, or a URL for fsspec; several to use several disks.  "
+        "[default: $REDRAY_OBJECT_SPILLING_DIRECTORY; else in --temp-dir]",
+    ),
+    click.option(
         "--node-ip-address", type=Parsed("ip", parse_ip), help="Address of this machine that the others can reach."
     ),
     click.option("--disable-usage-stats", is_flag=True, hidden=True, expose_value=False),  # redray collects none

@@ -6,13 +6,12 @@ Both block and belong in a thread of their own, see `Pulls`; `recv_into` and `se
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 
 from redray.exceptions import ObjectFetchTimedOutError, ObjectLostError, ObjectStoreFullError, RayError
 from redray.store import handshake
 from redray.store.handshake import CLIENT, SERVER, Handshake
+from redray.store.job_threads import JobThreads
 
 Address = tuple[str, int]
 
@@ -65,18 +64,14 @@ def upload(address: Address, secret: bytes, object_hex: str, data: bytes | memor
 
 
 class Pulls:
-    """A bounded number of daemon threads that pull; each starts when it is first needed.
+    """Threads that pull.
 
     `done(object id, error or None)` is called in such a thread: give it `Mailbox.post` in front.
     """
 
     def __init__(self, secret: bytes, max_threads: int = 4) -> None:
         self._secret = secret
-        self._max_threads = max_threads
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._pending = 0
-        self._lock = threading.Lock()
+        self._threads = JobThreads("pull", max_threads)
 
     def start(
         self,
@@ -92,18 +87,11 @@ class Pulls:
         def job() -> None:
             done(object_hex, self._try(address, object_hex, size, target, timeout))
 
-        with self._lock:
-            self._pending += 1
-            if self._pending > len(self._threads) < self._max_threads:
-                thread = threading.Thread(target=self._work, name=f"redray-pull-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._jobs.put(job)
+        self._threads.start(job)
 
     def close(self) -> None:
         """No more pulls: waiting ones are still done, then the threads end. Does not wait for them."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._threads.close()
 
     def _try(
         self, address: Address, object_hex: str, size: int, target: Callable[[], memoryview], timeout: float
@@ -115,14 +103,6 @@ class Pulls:
         except Exception as error:  # whatever it is, somebody waits for this object and must hear of it
             return ObjectFetchTimedOutError(object_hex, reason=f"pulling it failed: {error!r}.")
         return None
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            finally:
-                with self._lock:
-                    self._pending -= 1
 
 
 def _introduce(sock: socket.socket, secret: bytes) -> Handshake:

@@ -21,16 +21,18 @@ class State(Enum):
 
 
 class Entry:
-    """One copy of an object. `secondary`: another node has the object too, so this copy may go when space is short."""
+    """One copy of an object. `secondary`: another node has the object too; `on_disk`: so has this node's disk. Either
+    way this copy may go when space is short."""
 
-    __slots__ = ("object", "offset", "owner", "secondary", "size", "state")
+    __slots__ = ("object", "offset", "on_disk", "owner", "secondary", "size", "state")
 
-    def __init__(self, object: str, offset: int, size: int, owner: str, secondary: bool) -> None:
+    def __init__(self, object: str, offset: int, size: int, owner: str, secondary: bool, on_disk: bool) -> None:
         self.object = object
         self.offset = offset
         self.size = size
         self.owner = owner
         self.secondary = secondary
+        self.on_disk = on_disk
         self.state = State.CREATED
 
 
@@ -42,10 +44,12 @@ class Index:
         self._unsealed: dict[str, list[Entry]] = {}  # by owner, doomed ones included
         self._pins: dict[str, dict[str, int]] = {}  # object -> process -> count
         self._pinned_by: dict[str, set[str]] = {}  # process -> objects
-        self._evictable: dict[str, Entry] = {}  # sealed, secondary, not pinned; least recently used first
+        # Sealed and not pinned, least recently used first: what may go at once, and what must be written to disk first.
+        self._evictable: dict[str, Entry] = {}
+        self._spillable: dict[str, Entry] = {}
 
     # ---- an object's life --------------------------------------------------------------------------------------------
-    def create(self, object: str, size: int, owner: str, secondary: bool = False) -> int | None:
+    def create(self, object: str, size: int, owner: str, secondary: bool = False, on_disk: bool = False) -> int | None:
         """The offset where `owner` is to write the object, or None if no free piece is long enough.
 
         Raises ValueError if the object is here already: its earlier copy must be freed first.
@@ -55,7 +59,7 @@ class Index:
         offset = self._allocator.allocate(size)
         if offset is None:
             return None
-        entry = self._entries[object] = Entry(object, offset, size, owner, secondary)
+        entry = self._entries[object] = Entry(object, offset, size, owner, secondary, on_disk)
         self._unsealed.setdefault(owner, []).append(entry)
         return offset
 
@@ -68,7 +72,7 @@ class Index:
         if self._entries.get(object) is not entry:
             self._release_doomed(object)
             return False
-        self._note_evictable(entry)
+        self._note_idle(entry)
         return True
 
     def abort(self, object: str, owner: str) -> bool:
@@ -84,8 +88,9 @@ class Index:
         entry = self._entries.get(object)
         if entry is None or entry.state is not State.SEALED:
             return None
-        if object in self._evictable:
-            self._evictable[object] = self._evictable.pop(object)
+        for idle in (self._evictable, self._spillable):
+            if object in idle:
+                idle[object] = idle.pop(object)
         return entry
 
     def free(self, object: str) -> bool:
@@ -93,7 +98,7 @@ class Index:
         entry = self._entries.pop(object, None)
         if entry is None:
             return False
-        self._evictable.pop(object, None)
+        self._note_in_use(object)
         if entry.state is State.SEALED and object not in self._pins:
             self._allocator.free(entry.offset)
             return True
@@ -105,21 +110,41 @@ class Index:
         entry = self._entries.get(object)
         if entry is not None:
             entry.secondary = False
-            self._evictable.pop(object, None)
+            self._note_in_use(object)
+            self._note_idle(entry)
 
-    def evict(self) -> str | None:
+    def evict(self) -> Entry | None:
         """Drop the least recently used copy that may be dropped, and say which; None if there is none."""
-        object = next(iter(self._evictable), None)
-        if object is not None:
-            self.free(object)
-        return object
+        entry = next(iter(self._evictable.values()), None)
+        if entry is not None:
+            self.free(entry.object)
+        return entry
+
+    def spillable(self, size: int) -> list[Entry]:
+        """The least recently used copies that nobody reads and only memory has, `size` bytes of them if there are."""
+        found: list[Entry] = []
+        for entry in self._spillable.values():
+            if size <= 0:
+                break
+            found.append(entry)
+            size -= entry.size
+        return found
+
+    def spilled(self, entry: Entry) -> bool:
+        """The disk has this copy now, too. False if it was freed meanwhile."""
+        if self._entries.get(entry.object) is not entry:
+            return False
+        entry.on_disk = True
+        self._note_in_use(entry.object)
+        self._note_idle(entry)
+        return True
 
     # ---- readers -----------------------------------------------------------------------------------------------------
     def pin(self, object: str, process: str) -> bool:
         """One more reader in `process`. False if there is nothing to read."""
         if self.find(object) is None:
             return False
-        self._evictable.pop(object, None)
+        self._note_in_use(object)
         pins = self._pins.setdefault(object, {})
         pins[process] = pins.get(process, 0) + 1
         self._pinned_by.setdefault(process, set()).add(object)
@@ -164,6 +189,7 @@ class Index:
             "pinned": len(self._pins),
             "doomed": sum(map(len, self._doomed.values())),
             "evictable": len(self._evictable),
+            "spillable": len(self._spillable),
         }
 
     def validate(self) -> None:
@@ -184,16 +210,22 @@ class Index:
             "pins differ"
         )
         assert all(count > 0 for pins in self._pins.values() for count in pins.values()), "a pin that counts nothing"
-        evictable = {entry.object for entry in self._entries.values() if self._may_evict(entry)}
+        idle = {entry.object: entry for entry in self._entries.values() if self._is_idle(entry)}
+        evictable = {object for object, entry in idle.items() if entry.secondary or entry.on_disk}
         assert evictable == set(self._evictable), "evictable objects differ"
+        assert set(idle) - evictable == set(self._spillable), "spillable objects differ"
 
     # ---- inside ------------------------------------------------------------------------------------------------------
-    def _may_evict(self, entry: Entry) -> bool:
-        return entry.secondary and entry.state is State.SEALED and entry.object not in self._pins
+    def _is_idle(self, entry: Entry) -> bool:
+        return entry.state is State.SEALED and entry.object not in self._pins
 
-    def _note_evictable(self, entry: Entry) -> None:
-        if self._may_evict(entry):
-            self._evictable[entry.object] = entry
+    def _note_idle(self, entry: Entry) -> None:
+        if self._is_idle(entry):
+            (self._evictable if entry.secondary or entry.on_disk else self._spillable)[entry.object] = entry
+
+    def _note_in_use(self, object: str) -> None:
+        self._evictable.pop(object, None)
+        self._spillable.pop(object, None)
 
     def _take_unsealed(self, object: str, owner: str) -> Entry | None:
         entries = self._unsealed.get(owner, [])
@@ -228,7 +260,7 @@ class Index:
             self._release_doomed(object)
             entry = self._entries.get(object)
             if entry is not None:
-                self._note_evictable(entry)
+                self._note_idle(entry)
 
     def _release_doomed(self, object: str) -> None:
         if object in self._pins:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from redray.exceptions import ObjectStoreFullError
 from redray.store.arena import HEADER, Arena
-from redray.store.index import Index
+from redray.store.index import Entry, Index
+from redray.store.spill_book import Place, SpillBook
 
 
 class LocalStore:
@@ -19,7 +20,10 @@ class LocalStore:
         self._arena = Arena.create(Path(directory), capacity)
         self._index = Index(HEADER + capacity, HEADER)
         self.evicted: list[str] = []
-        """Copies dropped to make room, for the node to report and clear."""
+        """Copies dropped to make room, for the node to report and clear. What its disk has is still here."""
+        self.empty_files: list[str] = []
+        """Files on disk that hold nothing any more, for the node to remove and clear."""
+        self._spilled = SpillBook()
 
     def create(self, object: str, size: int, owner: str, secondary: bool = False) -> int:
         """Give `owner` room to write an object, and return its offset.
@@ -27,9 +31,18 @@ class LocalStore:
         A `secondary` copy of what another node holds may be dropped again, oldest use first, when space is short.
         Raises ObjectStoreFullError if the object does not fit even so, ValueError if it is here already.
         """
-        offset = self._index.create(object, size, owner, secondary)
+        if object in self._spilled:
+            raise ValueError(f"Object {object} is in the store already (on disk).")
+        return self._make(object, size, owner, secondary)
+
+    def create_restored(self, object: str, size: int, owner: str) -> int:
+        """Room to read an object back to from disk; errors as in `create`. The copy on disk stays until it is freed."""
+        return self._make(object, size, owner, secondary=False, on_disk=True)
+
+    def _make(self, object: str, size: int, owner: str, secondary: bool, on_disk: bool = False) -> int:
+        offset = self._index.create(object, size, owner, secondary, on_disk)
         if offset is None and size <= self.capacity:
-            offset = self._create_by_evicting(object, size, owner, secondary)
+            offset = self._make_by_evicting(object, size, owner, secondary, on_disk)
         if offset is None:
             raise ObjectStoreFullError(
                 f"Object {object} of {size} bytes does not fit: {self.used} of the store's {self.capacity} bytes hold "
@@ -38,14 +51,35 @@ class LocalStore:
             )
         return offset
 
-    def _create_by_evicting(self, object: str, size: int, owner: str, secondary: bool) -> int | None:
+    def _make_by_evicting(self, object: str, size: int, owner: str, secondary: bool, on_disk: bool) -> int | None:
         while (victim := self._index.evict()) is not None:
-            self.evicted.append(victim)
-            offset = self._index.create(object, size, owner, secondary)
+            if not victim.on_disk:
+                self.evicted.append(victim.object)
+            offset = self._index.create(object, size, owner, secondary, on_disk)
             if offset is not None:
                 return offset
         return None
 
+    # ---- on disk -----------------------------------------------------------------------------------------------------
+    def spillable(self, size: int) -> list[Entry]:
+        """What should go to disk to make `size` bytes of room, as far as there is such: pin it while it is written."""
+        return self._index.spillable(size)
+
+    def spilled(self, entry: Entry, place: Place) -> bool:
+        """It is on disk, so its memory may go when room is needed. False if it was freed meanwhile."""
+        if not self._index.spilled(entry):
+            return False
+        self._spilled.add(entry.object, place)
+        return True
+
+    def on_disk(self, object: str) -> Place | None:
+        return self._spilled.place(object)
+
+    def has(self, object: str) -> bool:
+        """Whether it is here, in memory or on disk."""
+        return self.contains(object) or object in self._spilled
+
+    # ---- an object's life --------------------------------------------------------------------------------------------
     def seal(self, object: str, owner: str) -> bool:
         """The owner has written it. False if it was freed meanwhile: then it is gone, and nobody may be told of it."""
         return self._index.seal(object, owner)
@@ -75,6 +109,9 @@ class LocalStore:
 
     def free(self, object: str) -> bool:
         """Forget it; its memory comes back when its last reader and its writer are done. True if that is now."""
+        emptied = self._spilled.free(object)
+        if emptied is not None:
+            self.empty_files.append(emptied)
         return self._index.free(object)
 
     def release_process(self, process: str) -> list[str]:
@@ -106,7 +143,8 @@ class LocalStore:
         return self._index.used
 
     def statistics(self) -> dict[str, int]:
-        return self._index.statistics() | {"reserved": self._arena.reserved}
+        spilled = {"spilled": len(self._spilled), "spilled_bytes": self._spilled.bytes}
+        return self._index.statistics() | {"reserved": self._arena.reserved} | spilled
 
     def validate(self) -> None:
         self._index.validate()

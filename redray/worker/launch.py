@@ -25,6 +25,7 @@ class NodeConfig(msgspec.Struct, kw_only=True):
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     object_store_memory: int | None = None
+    object_spilling_directory: list[str] = []  # directories, or URLs for fsspec; default: "spilled" in temp_dir
     node_ip_address: str = "127.0.0.1"
     temp_dir: str = ""
     is_head: bool = False

@@ -26,6 +26,7 @@ from redray.gcs.inbox import InboxLink
 from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
 from redray.gcs.server import remove_directory
+from redray.local_cluster import default_temp_dir
 from redray.store.janitor import sweep
 from redray.version import __version__
 from redray.worker import events, machine
@@ -80,7 +81,15 @@ class Node(NodeMail):
         self._jobs = JobBook(self._link, self._keys)
         ip = self._config.node_ip_address
         self._objects = NodeObjects(
-            self._store, self._link, self.id, (ip, 0), self._secret, self._address_of, self._state.here, self._dirty.add
+            self._store,
+            self._link,
+            self.id,
+            (ip, 0),
+            self._secret,
+            self._address_of,
+            self._state.here,
+            self._dirty.add,
+            self._config.object_spilling_directory or [os.path.join(self._home(), "spilled")],
         )
         self._listen()
         self._register()
@@ -99,6 +108,10 @@ class Node(NodeMail):
         self._watch(self._wake_in.fileno(), lambda: self._wake_in.recv(64))
         self._watch(self._template.fileno(), self._template_reports)
         self._watch(self._objects.mailbox.fileno(), self._objects.mailbox.run)
+
+    def _home(self) -> str:
+        """Where this node may put files: its session's directory, else the one for all of this user's."""
+        return self._config.session_directory or self._config.temp_dir or default_temp_dir()
 
     def _wait_for_redis(self) -> tuple[int, int]:
         """An embedded node is started beside its Redis, not after it."""

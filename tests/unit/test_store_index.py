@@ -167,16 +167,48 @@ def test_eviction_takes_unpinned_secondary_copies_least_recently_used_first() ->
     index.find("o0")
     index.pin("o1", "r")
     index.promote("o3")
-    assert [index.evict(), index.evict(), index.evict()] == ["o2", "o0", None]
+    assert [evicted(index), evicted(index), evicted(index)] == ["o2", "o0", None]
     index.unpin("o1", "r")
-    assert index.evict() == "o1"
+    assert evicted(index) == "o1"
+    index.validate()
+
+
+def evicted(index: Index) -> str | None:
+    entry = index.evict()
+    return entry.object if entry is not None else None
+
+
+def test_what_only_memory_has_is_spilled_least_recently_used_first_and_may_go_then() -> None:
+    index, _ = filled(64, 64, 64, 64)
+    index.create("copy", 64, "w", secondary=True)
+    index.seal("copy", "w")
+    index.find("o0")
+    index.pin("o1", "r")
+    assert [entry.object for entry in index.spillable(65)] == ["o2", "o3"]
+    assert [entry.object for entry in index.spillable(1_000)] == ["o2", "o3", "o0"]
+    two, three = index.spillable(65)
+    index.free("o2")
+    assert not index.spilled(two), "it was freed while it was written"
+    assert index.spilled(three)
+    assert evicted(index) == "copy"
+    assert evicted(index) == "o3"
+    assert evicted(index) is None
+    index.validate()
+
+
+def test_a_copy_of_what_is_on_disk_may_go_as_it_is() -> None:
+    index = Index(CAPACITY)
+    index.create("back", 64, "n", on_disk=True)
+    index.seal("back", "n")
+    assert index.spillable(64) == []
+    assert evicted(index) == "back"
     index.validate()
 
 
 class Copy:
     def __init__(self, object: str, offset: int, size: int, owner: str, secondary: bool) -> None:
         self.object, self.offset, self.size, self.owner, self.secondary = object, offset, size, owner, secondary
-        self.sealed = self.freed = False
+        self.sealed = self.freed = self.on_disk = False
 
 
 OBJECTS = st.sampled_from("abc")
@@ -261,13 +293,28 @@ class IndexBesideModel(RuleBasedStateMachine):
     @rule()
     def evict(self) -> None:
         pinned = {object for object, _ in self.pins}
-        allowed = {c.object for c in self.copies if c.secondary and c.sealed and not c.freed and c.object not in pinned}
-        victim = self.index.evict()
+        idle = [c for c in self.copies if c.sealed and not c.freed and c.object not in pinned]
+        allowed = {c.object for c in idle if c.secondary or c.on_disk}
+        victim = evicted(self.index)
         assert (victim in allowed) if allowed else victim is None
         if victim:
             copy = self.visible(victim)
             assert copy
             copy.freed = True
+
+    @rule(size=st.integers(1, CAPACITY))
+    def spill(self, size: int) -> None:
+        pinned = {object for object, _ in self.pins}
+        idle = [c for c in self.copies if c.sealed and not c.freed and c.object not in pinned]
+        allowed = {c.object for c in idle if not c.secondary and not c.on_disk}
+        entries = self.index.spillable(size)
+        assert {entry.object for entry in entries} <= allowed
+        assert sum(entry.size for entry in entries) >= size or len(entries) == len(allowed)
+        for entry in entries[:1]:
+            assert self.index.spilled(entry)
+            copy = self.visible(entry.object)
+            assert copy
+            copy.on_disk = True
 
     @rule(object=OBJECTS)
     def promote(self, object: str) -> None:
