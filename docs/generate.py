@@ -1,4 +1,5 @@
-"""Writes the generated parts of docs/: a task's lifecycle from `schema.TASK_MOVES`, the keys from `gcs/keys.py`.
+"""Writes the generated parts of docs/: a task's lifecycle from `schema.TASK_MOVES`, the keys from `gcs/keys.py`, what
+of Ray's API is there from the tests (`compatibility.py`).
 
 `make docs` runs it; tests/integration/test_docs.py fails when a generated part is stale. What makes a move is said
 here, and a move without a reason, or a reason without a move, is an error.
@@ -7,12 +8,17 @@ here, and a move without a reason, or a reason without a move, is an error.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from redray.gcs import keys, schema
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))  # the tests load this file from elsewhere
+
+import compatibility  # noqa: E402
+
 SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 _KEY_LINE = re.compile(r'^    "(\w+)": "([^"]+)",  # (\w+): (.+)$', re.MULTILINE)
 
@@ -80,7 +86,14 @@ def table_of_keys() -> str:
     return "\n".join(["| key, after `{redray}:` | type | what | when it goes |", "|---|---|---|---|", *rows])
 
 
-GENERATED: dict[str, Callable[[], str]] = {"diagram": diagram, "moves": table_of_moves, "keys": table_of_keys}
+GENERATED: dict[str, Callable[[], str]] = {
+    "diagram": diagram,
+    "moves": table_of_moves,
+    "keys": table_of_keys,
+    "summary": compatibility.summary,
+    "features": compatibility.features_table,
+    "numbers": compatibility.numbers_table,
+}
 
 
 def rendered(text: str) -> str:

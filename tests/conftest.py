@@ -23,6 +23,11 @@ Run = Callable[[str, Sequence[Argument], Sequence[Argument]], Any]
 PASSWORD = "open sesame"  # of a server on loopback that lives as long as the test run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    kinds = ("embedded", "tcp", "three-nodes")
+    parser.addoption("--cluster", choices=kinds, default="embedded", help="what tests/api runs on: see its clusters.py")
+
+
 def redis_binary() -> str:
     return os.environ.get("REDRAY_TEST_REDIS") or find_server()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import redray as ray
+from tests.api.clusters import StartedCluster
 from tests.helpers import Journal, Signal, schedulable, wait_until
 
 CLUSTER_OPTIONS: dict[str, Any] = {
@@ -56,25 +57,51 @@ def all_is_free() -> bool:
     return schedulable(ray.available_resources()) == schedulable(ray.cluster_resources())
 
 
+class ModuleCluster:
+    """The cluster that a module's tests share, from the first that asks for it. One that failed takes it away."""
+
+    def __init__(self, kind: str, options: dict[str, Any]) -> None:
+        self._kind = kind
+        self._options = options
+        self._started: StartedCluster | None = None
+
+    def begin(self) -> StartedCluster:
+        if not ray.is_initialized():
+            self.end()  # a test of the module wanted none, or one of its own
+        if self._started is None:
+            self._started = StartedCluster(self._kind, self._options)
+        return self._started
+
+    def end(self) -> None:
+        if self._started is not None:
+            self._started.shutdown()
+            self._started = None
+
+
+@pytest.fixture(scope="session")
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of cluster of this run, see `clusters.py`."""
+    return str(request.config.getoption("cluster"))
+
+
 @pytest.fixture(scope="module")
-def module_cluster() -> Iterator[None]:
+def module_cluster(kind: str, request: pytest.FixtureRequest) -> Iterator[ModuleCluster]:
     ray.shutdown()
-    yield
-    ray.shutdown()
+    cluster = ModuleCluster(kind, {**CLUSTER_OPTIONS, **getattr(request.module, "CLUSTER_OPTIONS", {})})
+    yield cluster
+    cluster.end()
 
 
 @pytest.fixture
-def cluster(module_cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
+def cluster(module_cluster: ModuleCluster, request: pytest.FixtureRequest) -> Iterator[None]:
     """The module's cluster: 2 CPUs, 2 GPUs that exist on paper only, and 2 of a resource named "disk".
 
     A module with other needs says so in a CLUSTER_OPTIONS of its own.
     """
-    if not ray.is_initialized():
-        context = ray.init(**{**CLUSTER_OPTIONS, **getattr(request.module, "CLUSTER_OPTIONS", {})})
-        request.module.cluster_address = context.address_info["address"]
+    request.module.cluster_address = module_cluster.begin().address
     yield
     if request.node.stash.get(_failed, False):
-        ray.shutdown()
+        module_cluster.end()
         return
     assert ray.is_initialized(), "a test of the shared cluster shut it down"
     wait_until(all_is_free, what="every resource to be free after the test")
@@ -117,13 +144,19 @@ def no_cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(no_cluster: None) -> Callable[..., Any]:
-    """A function that starts a cluster of the test's own: start(num_cpus=1)."""
+def start(no_cluster: None, kind: str) -> Iterator[Callable[..., Any]]:
+    """A function that starts a cluster of the test's own: start(num_cpus=1). It returns what `init` did."""
+    with contextlib.ExitStack() as clusters:
 
-    def start_local(**options: Any) -> Any:
-        return ray.init(**{"address": "local", "include_dashboard": False, "log_to_driver": False, **options})
+        def start_local(**options: Any) -> Any:
+            if not ray.is_initialized():
+                clusters.close()  # the one before
+            options = {"address": "local", "include_dashboard": False, "log_to_driver": False, **options}
+            cluster = StartedCluster(kind, options)
+            clusters.callback(cluster.shutdown)
+            return cluster.context
 
-    return start_local
+        yield start_local
 
 
 @pytest.fixture
