@@ -8,20 +8,8 @@ import pytest
 
 from tests.compat.runner import PROGRAMS, expected_of, under_redray, without_chatter
 
-# Programs that need what is still being built.
-NOT_YET = {
-    "environments": "runtime_env: working_dir",
-    "placement_group_gang": "placement groups",
-    "streaming_pipeline": "generators",
-}
 
-
-def cases() -> list[object]:
-    marks = {name: [pytest.mark.xfail(reason=why, strict=False)] for name, why in NOT_YET.items()}
-    return [pytest.param(program, id=program.stem, marks=marks.get(program.stem, [])) for program in PROGRAMS]
-
-
-@pytest.mark.parametrize("program", cases())
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_prints_what_it_prints_under_ray(program: Path) -> None:
     before = program.read_bytes()
     ran = under_redray(program)
