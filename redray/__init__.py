@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 # Importing redray stays quick.
-_ON_FIRST_USE = frozenset(["cloudpickle", "exceptions", "job_config", "runtime_context", "runtime_env", "util"])
+_ON_FIRST_USE = frozenset(["cloudpickle", "dag", "exceptions", "job_config", "runtime_context", "runtime_env", "util"])
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from redray.current import Session
+    from redray.dag import ClassMethodNode, ClassNode
     from redray.options import ActorOptions
 
     T = TypeVar("T", default=Any)
@@ -181,6 +182,12 @@ class ActorMethod:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
 
+    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode:
+        """Write the call down for later: see `redray.dag`."""
+        from redray.dag import ClassMethodNode
+
+        return ClassMethodNode(self, args, kwargs)
+
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
             f"An actor's method cannot be called directly. Instead of handle.{self._name}(), write"
@@ -253,6 +260,12 @@ class ActorClass(Generic[T]):
     ) -> ActorHandle[T]:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
+
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """Write the creation down for later: see `redray.dag`."""
+        from redray.dag import ClassNode
+
+        return ClassNode(self, args, kwargs)
 
     def _create(
         self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions

@@ -14,6 +14,7 @@ from redray.refs import collecting
 
 if TYPE_CHECKING:
     from redray.current import Session
+    from redray.dag import FunctionNode
     from redray.functions import ExportedFunction
 
 _WARN_BYTES, _MOST_BYTES = 10 * 2**20, 100 * 2**20
@@ -74,6 +75,12 @@ class RemoteFunction:
     def _remote(self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **given: Any) -> Any:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
+
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """Write the call down for later: see `redray.dag`."""
+        from redray.dag import FunctionNode
+
+        return FunctionNode(self, args, kwargs)
 
     def _attach(self, session: Session) -> None:
         origin = self._origin
