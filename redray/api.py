@@ -105,6 +105,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     session = current.current()
     if session.kind == "worker":
         _warn_if_blocking_a_loop()
+    timeout = option_checks.seconds("get()", timeout)
     if timeout is not None and timeout < 0:
         if timeout != -1:
             raise ValueError(f"The 'timeout' of get() cannot be negative, except for -1, which means none: {timeout}.")
@@ -156,6 +157,7 @@ def wait(
         raise TypeError(f"The 'num_returns' of wait() is an integer, not {num_returns!r}.")
     if not isinstance(ray_waitables, list):
         raise TypeError(f"wait() takes a list of ObjectRefs, not a value of type {type(ray_waitables).__name__}.")
+    timeout = option_checks.seconds("wait()", timeout)
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' of wait() cannot be negative: {timeout}.")
     kinds = set(map(type, ray_waitables))
@@ -204,13 +206,14 @@ def cancel(ray_waitable: Any, *, force: bool = False, recursive: bool = True) ->
         recursive: cancel the tasks which it started, too.
 
     Raises:
-        TypeError: not a ref.
+        TypeError: not a ref, or a flag that is a text.
         ValueError: `force` for a call of an actor.
     """
     if not isinstance(ray_waitable, ObjectRef) and not _is_generator(ray_waitable):
         raise TypeError(f"cancel() takes an ObjectRef, not {type(ray_waitable).__name__}. For actors, there is kill().")
+    option_checks.check_flags({"force": force, "recursive": recursive})
     ref = ray_waitable if isinstance(ray_waitable, ObjectRef) else ray_waitable.completed()
-    current.current().cancel(ref, force, recursive)
+    current.current().cancel(ref, bool(force), bool(recursive))
 
 
 def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
@@ -225,9 +228,10 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"kill() takes an actor's handle, not {type(actor).__name__}. For tasks, there is cancel().")
+    option_checks.check_flags({"no_restart": no_restart})
     session = current.current()
     _check_session(actor, session)
-    session.kill_actor(actor._actor_id, no_restart)
+    session.kill_actor(actor._actor_id, bool(no_restart))
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -293,7 +297,12 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
 
     Args:
         filename: write JSON there and return None; without it, return the list of events.
+
+    Raises:
+        TypeError: `filename` is no path.
     """
+    if filename is not None and not hasattr(filename, "__fspath__") and not isinstance(filename, str):
+        raise TypeError(f"The 'filename' of timeline() is a path, not {filename!r}.")  # open(3) would write to a socket
     session = current.started()
     read: Callable[[], list[dict[str, Any]]] | None = getattr(session, "timeline", None)
     if read is None:

@@ -9,6 +9,10 @@ from typing import Any
 from redray import strategies
 from redray.resources import UNIT
 
+_MOST_COUNT = 2**31 - 1
+_MOST_RETURNS = 1_000_000
+_MOST_QUANTITY = 10**14  # of anything, in its own unit: what msgpack and Lua still carry, in ten thousandths
+
 
 class _Option:
     __slots__ = ("check", "types")  # a NamedTuple takes 0.3 ms to make, at every start of every program
@@ -23,6 +27,8 @@ def _quantity(name: str, value: float) -> None:
         raise ValueError(f"The quantity of resource {name} cannot be negative: {value}.")
     if not math.isfinite(value):
         raise ValueError(f"The quantity of resource {name} must be a finite number, not {value}.")
+    if value > _MOST_QUANTITY:
+        raise ValueError(f"The quantity of resource {name} cannot be more than {_MOST_QUANTITY:.0e}: {value:.3g}.")
     if 0 < value * UNIT < 1:
         raise ValueError(f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001.")
 
@@ -39,7 +45,7 @@ def _resources(name: str, value: Mapping[str, float]) -> None:
     if "memory" in value or "object_store_memory" in value:
         raise ValueError(f"Use the 'memory' keyword: '{name}' cannot contain 'memory' or 'object_store_memory'.")
     for resource, quantity in value.items():
-        if not isinstance(resource, str) or not isinstance(quantity, (int, float)):
+        if not isinstance(resource, str) or isinstance(quantity, bool) or not isinstance(quantity, (int, float)):
             raise TypeError(f"'{name}' maps names to numbers, not {resource!r} to {quantity!r}.")
         if not resource or "," in resource or "|" in resource:  # they separate the parts of a queue's name
             raise ValueError(f"A resource's name cannot be empty or contain a comma or a bar: {resource!r}.")
@@ -62,6 +68,8 @@ def _positive(name: str, value: int) -> None:
 
 
 def _num_returns(name: str, value: int | str) -> None:
+    if isinstance(value, int) and value > _MOST_RETURNS:
+        raise ValueError(f"'{name}' is at most {_MOST_RETURNS}; not {value}. A generator can give more.")
     if value not in ("streaming", "dynamic") and (isinstance(value, str) or value < 0):
         raise ValueError(f"'{name}' takes None, 0, a positive integer, 'streaming' or 'dynamic'; not {value!r}.")
 
@@ -112,11 +120,20 @@ def _lifetime(name: str, value: str) -> None:
 def _actor_name(name: str, value: str) -> None:
     if not value:
         raise ValueError(f"Actor {name} cannot be an empty string.")
+    _text(name, value)
+
+
+def _text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"'{name}' is not text that can be sent: {value!a:.100} has a lone surrogate.") from None
 
 
 def _namespace(name: str, value: str) -> None:
     if not value:
         raise ValueError(f'"" is not a valid {name}. Pass None to not specify a {name}.')
+    _text(name, value)
 
 
 def _groups(name: str, value: Mapping[str, int]) -> None:
@@ -136,7 +153,7 @@ _COMMON = {
     "resources": _Option(_DICT, _resources),
     "memory": _Option(_NUMBER, _quantity),
     "accelerator_type": _Option(_STR),
-    "name": _Option(_STR),
+    "name": _Option(_STR, _text),
     "scheduling_strategy": _Option((str, _NONE, *strategies.CLASSES), _strategy),
     "placement_group": _Option((object,), _group),
     "placement_group_bundle_index": _Option((int,)),
@@ -173,7 +190,7 @@ _ACTOR = {
 }
 _METHOD = {
     **_CALL,
-    "name": _Option(_STR),
+    "name": _Option(_STR, _text),
     "max_task_retries": _Option(_INT, _count_or_unlimited),
     "concurrency_group": _Option(_STR),
     "enable_task_events": _Option((bool,)),
@@ -190,9 +207,12 @@ def _check(given: Mapping[str, Any], table: Mapping[str, _Option], what: str, in
             raise ValueError(f"Invalid option keyword {name} for {what}. Valid ones are {sorted(table)}.")
         if in_options and name in _ONLY_IN_DECORATOR:
             raise ValueError(f"Setting '{name}' is not supported in '.options()': give it to @redray.remote.")
-        if not isinstance(value, option.types):
+        is_unasked_bool = isinstance(value, bool) and bool not in option.types and object not in option.types
+        if is_unasked_bool or not isinstance(value, option.types):
             wanted = " or ".join(t.__name__ for t in option.types)
             raise TypeError(f"The type of keyword '{name}' must be {wanted}, but it is {type(value).__name__}.")
+        if type(value) is int and not -_MOST_COUNT <= value <= _MOST_COUNT and option.check is not _quantity:
+            raise ValueError(f"'{name}' is {value:.3g}, beyond what redray counts to ({_MOST_COUNT}).")
         if value is not None and option.check is not None:
             option.check(name, value)
 
@@ -210,3 +230,30 @@ def check_actor(given: Mapping[str, Any], in_options: bool = False) -> None:
 def check_method(given: Mapping[str, Any]) -> None:
     """As `check_task`, for a call of an actor's method."""
     _check(given, _METHOD, "actor methods", in_options=False)
+
+
+def check_flags(given: Mapping[str, Any]) -> None:
+    """Raises TypeError for a text where True, False or None is meant: any text would count as True."""
+    for name, value in given.items():
+        if not isinstance(value, (bool, int, type(None))):
+            raise TypeError(f"'{name}' is True or False, and no {type(value).__name__}.")
+
+
+def seconds(what: str, value: Any) -> float | None:
+    """A timeout as a number, None for one that never ends.
+
+    Raises:
+        TypeError: no number, or a bool.
+        ValueError: not a number (NaN).
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"The 'timeout' of {what} is a number of seconds, and no {type(value).__name__}.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
+        raise ValueError(f"The 'timeout' of {what} is a number of seconds, not NaN.")
+    return None if number == math.inf else number

@@ -46,6 +46,7 @@ _IGNORED = frozenset(
         "_tracing_startup_hook",
     ]
 )
+_MOST_MEMORY = 2**46  # half of what a process can map on today's processors
 _lock = threading.RLock()  # two threads that submit first both begin a session: one must wait for the other
 
 
@@ -150,8 +151,12 @@ def init(
         "object_spilling_directory": _spilling_places(object_spilling_directory),
     }
     _check_arguments(new_node, namespace, runtime_env)
+    flags = {"local_mode": local_mode, "ignore_reinit_error": ignore_reinit_error, "log_to_driver": log_to_driver}
+    option_checks.check_flags({**flags, "include_dashboard": include_dashboard, "configure_logging": configure_logging})
     if configure_logging:
-        _configure_logging(logging_level or getattr(logging_config, "log_level", None), logging_format)
+        if logging_level is None:
+            logging_level = getattr(logging_config, "log_level", None)
+        _configure_logging(logging_level, logging_format)
     job = {"namespace": namespace, "runtime_env": runtime_env, "log_to_driver": log_to_driver is not False}
     with _lock:
         existing = current.current_or_none()
@@ -223,8 +228,10 @@ def _check_arguments(new_node: Mapping[str, Any], namespace: object, runtime_env
     option_checks.check_task({**quantities, "runtime_env": runtime_env})
     option_checks.check_actor({"namespace": namespace})
     memory, labels = new_node["object_store_memory"], new_node["labels"]
-    if memory is not None and (not isinstance(memory, int) or memory <= 0):
-        raise ValueError(f"'object_store_memory' is a positive number of bytes, not {memory!r}.")
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
+        raise TypeError(f"'object_store_memory' is a whole number of bytes, and no {type(memory).__name__}.")
+    if memory is not None and not 0 < memory <= _MOST_MEMORY:
+        raise ValueError(f"'object_store_memory' is a number of bytes between 1 and {_MOST_MEMORY}, not {memory}.")
     if labels is not None and not isinstance(labels, Mapping):
         raise TypeError(f"'labels' maps strings to strings, and is no {type(labels).__name__}.")
     strategies.check_labels(labels or {})
@@ -236,6 +243,8 @@ def _configure_logging(level: int | str | None, form: str | None) -> None:
         return
     import logging
 
+    if isinstance(level, bool) or not isinstance(level, (int, str, type(None))):
+        raise TypeError(f"'logging_level' is a number or a name such as 'INFO', and no {type(level).__name__}.")
     logger = logging.getLogger("redray")
     logger.setLevel(level.upper() if isinstance(level, str) else level or logging.INFO)
     if not logger.handlers:

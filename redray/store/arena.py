@@ -50,9 +50,15 @@ class Arena:
         path = Path(directory) / f"arena-{os.urandom(8).hex()}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, HEADER + capacity)
+            try:
+                os.ftruncate(fd, HEADER + capacity)
+                arena = cls(path, fd, capacity)
+            except OSError as error:
+                raise RaySystemError(
+                    f"An object store of {capacity} bytes cannot be mapped here ({error.strerror}): give a smaller"
+                    " object_store_memory."
+                ) from None
             _reserve(fd, 0, HEADER)
-            arena = cls(path, fd, capacity)
         except BaseException:
             os.close(fd)
             path.unlink()

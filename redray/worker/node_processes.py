@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from redray import messages
 from redray.gcs import processes
 from redray.gcs.client import ReplyError
@@ -32,8 +34,12 @@ class NodeProcesses(NodeActions):
         self._watch(link.fileno(), lambda: self._read_process(link))
 
     def _read_process(self, link: ProcessLink) -> None:
-        for body in link.read():
-            self._take(link, body)
+        try:
+            for body in link.read():
+                self._take(link, body)
+        except msgspec.MsgspecError as error:  # whoever sends such a thing is cut off, and harms nobody else
+            sys.stderr.write(f"The {link.kind or 'guest'} {link.worker} sent what cannot be read: {error}\n")
+            link.at_end = True
         if link.at_end:
             self._process_closed(link)
 
