@@ -13,7 +13,7 @@ import msgspec
 from redray import messages, ray_alias
 from redray.channel import ChannelLost, DirectChannel, NodeChannel
 from redray.config import new_session_directory, spilling_places
-from redray.environments import travelling
+from redray.environments import Travelling, travelling
 from redray.exceptions import ClusterLostError, RaySystemError, RuntimeEnvSetupError
 from redray.gcs import processes
 from redray.gcs.address import Address
@@ -31,7 +31,7 @@ class DriverSession(Session):
     """`server` is the Redis that this driver started and takes down with itself, None when it joined a cluster."""
 
     def __init__(
-        self, address: Address, keys: Keys, namespace: str | None, runtime_env: Any, log_to_driver: bool
+        self, address: Address, keys: Keys, namespace: str | None, runtime_env: Travelling, log_to_driver: bool
     ) -> None:
         worker = WorkerID.from_random()
         super().__init__(
@@ -41,7 +41,7 @@ class DriverSession(Session):
         self.node_log = ""
         self._keeps_lease = False
         self._log_to_driver = log_to_driver
-        job_env, self._packages = travelling(runtime_env or {})
+        job_env, self._packages = runtime_env
         self._live_in(job_env)
         self._config = msgspec.msgpack.encode(_job_config(self.namespace, job_env))
 
@@ -184,6 +184,7 @@ def start_embedded(
     """A private Redis and one node, started beside each other: they end with this process, however it ends."""
     from redray.worker.launch import NodeConfig, begin_node
 
+    environment = travelling(runtime_env or {})  # what cannot be packed fails before anything is started
     directory = new_session_directory(temp_dir or "")
     address = Address.parse(f"unix://{os.path.realpath(directory)}/redis.sock")
     node = begin_node(
@@ -203,7 +204,7 @@ def start_embedded(
     server = EmbeddedServer.start(directory)
     try:
         ready = node.wait()
-        session = DriverSession(server.address, Keys(), namespace, runtime_env, log_to_driver)
+        session = DriverSession(server.address, Keys(), namespace, environment, log_to_driver)
         session.server, session.node_log = server, node.log
         session.on_close.append(lambda: _await_end(node.pid))
         session.attach(ready.socket_path)
@@ -244,6 +245,7 @@ def connect(address: str, namespace: str | None = None, runtime_env: Any = None,
     """Join the cluster at `address`. Raises ConnectionError if nobody answers there, or no node has joined it yet."""
     from redray.local_cluster import with_password
 
+    environment = travelling(runtime_env or {})
     where = with_password(Address.parse(address))
     keys = Keys()
     connection = Connection.open(where, 5.0)
@@ -252,7 +254,7 @@ def connect(address: str, namespace: str | None = None, runtime_env: Any = None,
         socket_path, node = _local_node(connection, keys)
     finally:
         connection.close()
-    session = DriverSession(where, keys, namespace, runtime_env, log_to_driver)
+    session = DriverSession(where, keys, namespace, environment, log_to_driver)
     try:
         session.attach(socket_path)
     except RuntimeEnvSetupError:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MOST_TEXT = 64 * 1024  # bytes: it travels with each task
 
 
+Travelling = tuple[dict[str, Any], "list[Package]"]
+
+
 class Environments(Values):
     """Any thread may submit."""
 
@@ -99,7 +102,7 @@ class Environments(Values):
             connection.close()
 
 
-def travelling(env: Mapping[str, Any]) -> tuple[dict[str, Any], list[Package]]:
+def travelling(env: Mapping[str, Any]) -> Travelling:
     """As JSON can carry it: files as names of packages, which are to be uploaded, and a function as its pickle."""
     found, packages = _with_packages(env)
     hook = found.get("worker_process_setup_hook")

@@ -47,7 +47,7 @@ class Submission(Groups, Streaming):
             extra["max_calls"] = options.max_calls
         num_returns = _returns(options, extra)
         context = self.task_context()
-        if options.runtime_env or self._own_text:
+        if options.runtime_env or self._own:
             _enter(extra, self._environment_for(options.runtime_env, context))
         demand = options.demand
         if options.scheduling_strategy is not None or context is not None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import redray as ray
+from redray.cluster_utils import Cluster
 from tests.api.test_runtime_env import Keeper, in_env, process, variables
 from tests.api.test_runtime_env_files import attribute, read, write
+from tests.helpers import wait_until
 
 
 def test_096_a_tasks_environment_merges_with_its_jobs(start: Callable[..., Any]) -> None:
@@ -60,3 +62,59 @@ def test_environment_of_a_job(tmp_path: Path, start: Callable[..., Any]) -> None
     assert ray.get(attribute.remote("only_here", "ANSWER")) == 6
     seen = ray.get_runtime_context().runtime_env
     assert seen["working_dir"].startswith("gcs://") and seen["env_vars"] == {"A": "1"} and "excludes" not in seen
+
+
+def test_a_package_that_is_refused_starts_nothing(
+    tmp_path: Path, no_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"x.txt": "x" * 1000})
+    monkeypatch.setenv("REDRAY_PACKAGE_BYTES", "10")
+    with pytest.raises(ray.exceptions.RuntimeEnvSetupError, match="exceeds the maximum size"):
+        ray.init(
+            address="local", num_cpus=1, _temp_dir=str(tmp_path / "temp"), runtime_env={"working_dir": str(tmp_path)}
+        )
+    assert not ray.is_initialized() and not (tmp_path / "temp").exists()
+
+
+def test_files_reach_every_node(tmp_path: Path, no_cluster: None) -> None:
+    files = write(tmp_path / "files", {"x.txt": "hello"})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1, resources={"far": 1})
+        ray.init(cluster.address, log_to_driver=False, runtime_env={"working_dir": files})
+        cluster.wait_for_nodes()
+        assert ray.get([read.remote("x.txt"), read.options(resources={"far": 1}).remote("x.txt")]) == ["hello"] * 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_driver_without_a_node_uploads_too(tmp_path: Path, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It speaks to Redis itself; here it is told that no node's socket is its own."""
+    from redray import bootstrap
+
+    monkeypatch.setattr(bootstrap, "_is_ours", lambda path: False)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        files = write(tmp_path / "job", {"x.txt": "job"})
+        ray.init(cluster.address, log_to_driver=False, runtime_env={"working_dir": files})
+        other = read.options(runtime_env={"working_dir": write(tmp_path / "task", {"x.txt": "task"})})
+        assert ray.get([read.remote("x.txt"), other.remote("x.txt")]) == ["job", "task"]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_killed_nodes_files_are_swept_by_the_next(tmp_path: Path, no_cluster: None) -> None:
+    from redray.worker.environment_directory import EnvironmentDirectory
+
+    dead = EnvironmentDirectory("", str(tmp_path))
+    left = Path(dead.path())
+    (left / "files").mkdir()
+    assert dead._directory is not None
+    dead._directory._forget()  # the kernel drops a killed process' lock
+    living = EnvironmentDirectory("", str(tmp_path))
+    assert Path(living.path()).is_dir()
+    wait_until(lambda: not left.exists(), what="the dead node's directory to go")
+    living.close()
+    assert list(tmp_path.iterdir()) == []
