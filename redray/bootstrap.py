@@ -180,6 +180,7 @@ def start_embedded(
     runtime_env: Any = None,
     log_to_driver: bool = True,
     temp_dir: str | None = None,
+    metrics_port: int | None = None,
 ) -> Session:
     """A private Redis and one node, started beside each other: they end with this process, however it ends."""
     from redray.worker.launch import NodeConfig, begin_node
@@ -196,6 +197,7 @@ def start_embedded(
             labels=labels or {},
             object_store_memory=object_store_memory,
             object_spilling_directory=spilling_places(object_spilling_directory),
+            metrics_port=metrics_port,
             is_head=True,
             session_directory=str(directory),
             owner_pid=os.getpid(),

@@ -107,6 +107,12 @@ class Session(Submission):
         """With its password: not for people."""
         return self._address
 
+    @property
+    def node_folder(self) -> str:
+        """The private directory of the node that this process goes through, "" without one."""
+        welcome = self._channel.welcome
+        return os.path.dirname(welcome.arena) if welcome is not None else ""
+
     def reader(self) -> Callable[[list[tuple[Any, ...]]], list[Any]]:
         """`query`, once everything that this process has said so far has arrived: it wants to see what it did."""
         self._sync()

@@ -32,7 +32,6 @@ _IGNORED = frozenset(
         "_driver_object_store_memory",
         "_enable_object_reconstruction",
         "_memory",
-        "_metrics_export_port",
         "_node_ip_address",
         "_node_name",
         "_object_spilling_directory",
@@ -181,7 +180,7 @@ def _again(existing: Session, ignore: bool) -> RayContext:
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], unused: set[str]) -> None:
-    unknown = kwargs.keys() - _IGNORED - {"_temp_dir"}
+    unknown = kwargs.keys() - _IGNORED - {"_temp_dir", "_metrics_export_port"}
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(sorted(unknown))}")
     ignored = kwargs.keys() & _IGNORED | unused
@@ -286,7 +285,8 @@ def _start(
     from redray import bootstrap
 
     if address is None:
-        session: Session = bootstrap.start_embedded(**new_node, **job, temp_dir=kwargs.get("_temp_dir"))
+        temp_dir, port = kwargs.get("_temp_dir"), kwargs.get("_metrics_export_port")
+        session: Session = bootstrap.start_embedded(**new_node, **job, temp_dir=temp_dir, metrics_port=port)
         return session
     refused = sorted(name for name, value in {**new_node, **kwargs}.items() if value is not None and name in _OF_A_NODE)
     if refused:

@@ -26,6 +26,7 @@ def make_config(redis: Address, temp_dir: str, node: dict[str, Any], is_head: bo
         object_store_memory=node["object_store_memory"],
         object_spilling_directory=spilling_places(node["object_spilling_directory"]),
         node_ip_address=node["node_ip_address"] or own_address(redis),
+        metrics_port=node["metrics_export_port"],
         temp_dir=temp_dir,
         is_head=is_head,
     )

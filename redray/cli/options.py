@@ -152,6 +152,12 @@ node_options = _together(
     click.option(
         "--node-ip-address", type=Parsed("ip", parse_ip), help="Address of this machine that the others can reach."
     ),
+    click.option(
+        "--metrics-export-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Serve metrics for Prometheus here, 0 for any free port.  [default: nowhere]",
+    ),
     click.option("--disable-usage-stats", is_flag=True, hidden=True, expose_value=False),  # redray collects none
 )
 

@@ -42,7 +42,7 @@ class Inspector:
 
     def __init__(self, connection: Reader, tag: str = DEFAULT_TAG) -> None:
         self._connection = connection
-        self._keys = Keys(tag)
+        self.keys = Keys(tag)
 
     def nodes(self, limit: int = 10_000) -> list[Row]:
         rows = self.table("node", _NODE, limit)
@@ -68,7 +68,7 @@ class Inspector:
         for row in self.table("task", _OBJECT, limit - len(rows)):
             if row["state"] in _ENDED:
                 rows.append({**row, "id": row["id"] + "00000000", "contains": ""})
-        lengths = self._pipeline([("HSTRLEN", self._keys.of_object(row["id"]), FIELDS["value"]) for row in rows])
+        lengths = self.query([("HSTRLEN", self.keys.of_object(row["id"]), FIELDS["value"]) for row in rows])
         for row, length in zip(rows, lengths, strict=True):
             row["size"] = int(row["size"] or length)
         return sorted(rows, key=lambda row: str(row["id"]))
@@ -76,7 +76,7 @@ class Inspector:
     def queued(self) -> dict[str, int]:
         """Ready tasks that no node has taken: demand -> how many, over all jobs."""
         names = [_text(name) for name in self._connection.call("ZRANGE", self._key("queues"), 0, LIMITS["SLICE"] - 1)]
-        counts = self._pipeline([("ZCARD", self._key("queue", name)) for name in names])
+        counts = self.query([("ZCARD", self._key("queue", name)) for name in names])
         waiting: dict[str, int] = {}
         for name, count in zip(names, counts, strict=True):
             demand = name.partition("|")[0]
@@ -95,7 +95,7 @@ class Inspector:
     ) -> list[Row]:
         """As `table`, of the records that are named. One without the field `needed` does not exist (any more)."""
         names = [FIELDS[field] for field in fields]
-        found = self._pipeline([("HMGET", self._key(family, identifier), *names) for identifier in identifiers])
+        found = self.query([("HMGET", self._key(family, identifier), *names) for identifier in identifiers])
         rows = []
         for identifier, values in zip(identifiers, found, strict=True):
             row: Row = {"id": identifier, **{name: _text(value) for name, value in zip(fields, values, strict=True)}}
@@ -105,26 +105,26 @@ class Inspector:
 
     def raw(self, family: str, identifiers: Sequence[str], field: str) -> dict[str, bytes]:
         """A field that is no text, of each record that has it."""
-        found = self._pipeline([("HGET", self._key(family, identifier), FIELDS[field]) for identifier in identifiers])
+        found = self.query([("HGET", self._key(family, identifier), FIELDS[field]) for identifier in identifiers])
         return {id: value for id, value in zip(identifiers, found, strict=True) if value is not None}
 
     def history(self) -> list[TaskEvent]:
         """Attempts that ended lately, oldest first."""
-        return history.decoded(self._pipeline(history.read(self._keys)))
+        return history.decoded(self.query(history.read(self.keys)))
 
     def submissions(self) -> list[Submission]:
         """Commands that were submitted as jobs, the oldest first."""
-        return SubmissionTable(self._connection, self._keys).all()
+        return SubmissionTable(self._connection, self.keys).all()
 
     def heads(self, tasks: Sequence[str]) -> dict[str, TaskHead]:
         """What the cluster knows of these tasks beside their records; of unfinished ones alone, and of those that may
         run again. Arguments are not read."""
-        lengths = self._pipeline([("GETRANGE", self._key("spec", task), 0, 3) for task in tasks])
+        lengths = self.query([("GETRANGE", self._key("spec", task), 0, 3) for task in tasks])
         asked = [
             ("GETRANGE", self._key("spec", task), 0, 3 + int.from_bytes(length, "little"))
             for task, length in zip(tasks, lengths, strict=True)
         ]
-        return {task: unpack_head(packed) for task, packed in zip(tasks, self._pipeline(asked), strict=True) if packed}
+        return {task: unpack_head(packed) for task, packed in zip(tasks, self.query(asked), strict=True) if packed}
 
     def children(self, parent: str, job: str) -> list[str]:
         """Unfinished tasks of a job that this task submitted. Of a large job only some are looked at."""
@@ -154,7 +154,8 @@ class Inspector:
             if cursor == b"0":
                 return
 
-    def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def query(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The replies to plain commands, asked in slices. Raises ReplyError for one that is refused."""
         replies: list[Any] = []
         for first in range(0, len(commands), LIMITS["SLICE"]):
             replies += self._connection.pipeline(commands[first : first + LIMITS["SLICE"]])
@@ -164,7 +165,7 @@ class Inspector:
         return replies
 
     def _key(self, name: str, identifier: str | None = None) -> str:
-        found = getattr(self._keys, name)
+        found = getattr(self.keys, name)
         return str(found if identifier is None else found(identifier))
 
 

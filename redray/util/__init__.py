@@ -23,6 +23,7 @@ __all__ = [
     "joblib",
     "list_named_actors",
     "map_unordered",
+    "metrics",
     "multiprocessing",
     "placement_group",
     "placement_group_table",
@@ -32,7 +33,7 @@ __all__ = [
     "state",
 ]
 
-_SUBMODULES = frozenset(["joblib", "multiprocessing", "queue", "scheduling_strategies", "state"])
+_SUBMODULES = frozenset(["joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"])
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:

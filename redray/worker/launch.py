@@ -33,6 +33,7 @@ class NodeConfig(msgspec.Struct, kw_only=True):
     session_directory: str = ""  # an embedded session's: the node's socket is made there
     owner_pid: int = 0  # the process that starts this node, if the node must not outlive it
     max_workers: int | None = None  # processes for tasks; default: $REDRAY_MAX_WORKERS, else 16 per CPU and at least 64
+    metrics_port: int | None = None  # where to serve metrics; 0 finds a port, None: nowhere
     prestart: int | None = None  # workers forked before anything runs; default: one per CPU
 
 

@@ -27,6 +27,7 @@ from redray.gcs.scripts import load_scripts
 from redray.gcs.secret import transfer_secret
 from redray.gcs.server import remove_directory
 from redray.local_cluster import default_temp_dir
+from redray.metrics_files import FOLDER
 from redray.store.janitor import sweep
 from redray.version import __version__
 from redray.worker import events, machine
@@ -92,6 +93,11 @@ class Node(NodeMail):
             self._config.object_spilling_directory or [os.path.join(self._home(), "spilled")],
         )
         self._listen()
+        if self._config.metrics_port is not None:
+            from redray.worker.metrics_server import MetricsServer
+
+            folder, tags = self._directory.path / FOLDER, {"NodeAddress": ip, "NodeId": self.id}
+            self._metrics = MetricsServer(folder, ip, self._config.metrics_port, tags)
         self._register()
         prestart = (
             self._config.prestart if self._config.prestart is not None else min(int(self._resources["CPU"]) or 1, 16)
@@ -158,6 +164,7 @@ class Node(NodeMail):
             "free": self._state.ledger.free_text(),
             "version": __version__,
             "head": str(int(self._config.is_head)),
+            "metrics_port": str(self._metrics.port) if self._metrics is not None else "",
         }
         self._link.run(nodes.register(self._keys, self.id, 0, os.getpid(), facts), self._registered)
         if not self._link.connect():
@@ -186,6 +193,8 @@ class Node(NodeMail):
         """Whatever is left of this node goes: its workers with the template, its memory with the directory."""
         for link in self._links.values():
             link.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if hasattr(self, "_objects"):
             self._objects.close()
         if hasattr(self, "_link"):

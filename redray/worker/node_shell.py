@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redray.config import settings
 from redray.gcs.address import Address
@@ -32,6 +32,9 @@ from redray.worker.process_link import ProcessLink
 from redray.worker.redis_link import RedisLink
 from redray.worker.state import NodeState
 from redray.worker.template import Template
+
+if TYPE_CHECKING:
+    from redray.worker.metrics_server import MetricsServer
 
 
 class NodeShell:
@@ -81,6 +84,7 @@ class NodeShell:
         self._warned: set[str] = set()
         self._memory = MemoryWatch(settings())
         self._revoking: deque[tuple[float, str, int]] = deque()
+        self._metrics: MetricsServer | None = None
         self._history = History(self.id, config.node_ip_address)
         self._told_free: dict[str, int] = {}
         self._next_free = 0.0

@@ -212,6 +212,21 @@ def test_workers(cluster: None) -> None:
     assert state.get_worker(rows[pid].worker_id).pid == pid  # type: ignore[union-attr]
 
 
+def test_placement_groups(cluster: None) -> None:
+    group = ray.util.placement_group([{"CPU": 1}], name="pair", strategy="PACK")
+    ray.get(group.ready())
+    (row,) = state.list_placement_groups(filters=[("name", "=", "pair"), ("state", "=", "CREATED")], detail=True)
+    assert (row.placement_group_id, row.state) == (group.id.hex(), "CREATED")
+    assert row.bundles is not None and len(row.bundles) == 1
+    assert row.creator_job_id == ray.get_runtime_context().get_job_id()
+    assert state.get_placement_group(group.id.hex()).name == "pair"  # type: ignore[union-attr]
+    ray.util.remove_placement_group(group)
+    wait_until(
+        lambda: state.get_placement_group(group.id.hex()).state == "REMOVED",  # type: ignore[union-attr]
+        what="it to be removed",
+    )
+
+
 def test_summary_of_actors(cluster: None) -> None:
     actors = [Counter.options(num_cpus=0).remote() for _ in range(2)]
     ray.get([actor.pid.remote() for actor in actors])

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from redray import group_view
 from redray import spec as specs
 from redray.gcs import schema
 from redray.gcs.history import TaskEvent
@@ -304,22 +305,25 @@ def runtime_envs(inspector: Inspector, only: Sequence[str] | None, detail: bool)
 
 
 def placement_groups(inspector: Inspector, only: Sequence[str] | None, detail: bool) -> list[StateSchema]:
-    from redray.util import placement_group_table
+    """Groups, and the latest of those that were removed."""
+    rows = group_view.table(inspector.query, inspector.keys, only[0] if only else None)
+    makers = _processes(inspector, (id[:16] for id in rows))
+    return [_group(id, row, makers.get(id[:16], {})) for id, row in rows.items()]
 
-    rows: dict[str, dict[str, Any]] = placement_group_table()
-    return [
-        PlacementGroupState(
-            placement_group_id=id,
-            name=row.get("name", ""),
-            creator_job_id=row.get("creator_job_id", ""),
-            state=row["state"],
-            bundles=[{"bundle_id": index, **bundle} for index, bundle in (row.get("bundles") or {}).items()],
-            is_detached=row.get("is_detached"),
-            stats=row.get("stats"),
-        )
-        for id, row in rows.items()
-        if only is None or id in only
-    ]
+
+def _group(id: str, row: dict[str, Any], maker: Row) -> PlacementGroupState:
+    nodes = row["bundles_to_node_id"]
+    return PlacementGroupState(
+        placement_group_id=id,
+        name=row["name"],
+        creator_job_id=maker.get("job", ""),
+        state=row["state"],
+        bundles=[
+            {"bundle_id": index, "unit_resources": bundle, "node_id": nodes.get(index) or None}
+            for index, bundle in row["bundles"].items()
+        ],
+        stats=row["stats"],
+    )
 
 
 TABLES: dict[str, tuple[type[StateSchema], str, Callable[[Inspector, Sequence[str] | None, bool], list[StateSchema]]]]
