@@ -156,7 +156,7 @@ class Histogram(Metric):
     ) -> None:
         if not boundaries:
             raise ValueError(
-                "boundaries argument should be provided when using the Histogram class, such as Histogram(boundaries=[1])."
+                "boundaries argument should be provided when using the Histogram class, such as boundaries=[1.0]."
             )
         for number, bound in enumerate(boundaries):
             if bound <= 0:
