@@ -18,6 +18,7 @@ from redray.util.placement_group import (
 __all__ = [
     "ActorPool",
     "as_completed",
+    "collective",
     "get_current_placement_group",
     "get_placement_group",
     "joblib",
@@ -33,7 +34,9 @@ __all__ = [
     "state",
 ]
 
-_SUBMODULES = frozenset(["joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"])
+_SUBMODULES = frozenset(
+    ["collective", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"]
+)
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
