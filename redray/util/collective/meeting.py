@@ -8,7 +8,7 @@ from typing import Any
 
 class Meeting:
     """Async, so that all members can wait in it at once. What they bring are refs in lists: the bytes of an array go
-    from store to store and never through this actor."""
+    between stores and never through this actor."""
 
     def __init__(self, world_size: int) -> None:
         self._size = world_size
