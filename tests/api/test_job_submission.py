@@ -162,7 +162,7 @@ def test_a_job_that_finds_no_room_is_pending(client: JobSubmissionClient) -> Non
 
 def test_a_supervisor_that_dies_fails_its_job(client: JobSubmissionClient, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    id = client.submit_job(entrypoint=f"echo $PPID > {file}; sleep 1000")
+    id = client.submit_job(entrypoint=f"echo $PPID > {file}; exec sleep 1000")
     wait_until(lambda: file.exists() and file.read_text().endswith("\n"), what="the command to begin")
     os.kill(int(file.read_text()), signals.SIGKILL)
     assert finish(client, id) == JobStatus.FAILED
