@@ -218,6 +218,8 @@ class ActorClass(Generic[T]):
         self._methods = signatures.methods_of(cls)
         is_async = any(signatures.is_async(function) for function, _ in self._methods.values())
         self._options = option_records.actor_options(self._given, is_async)
+        if self._options.runtime_env is not None:  # read and checked here, not where this is unpickled
+            self._given["runtime_env"] = self._options.runtime_env
         self._shape = ActorShape(cls.__name__, _method_options(cls.__name__, self._methods, self._options))
         self._signature = signatures.of_class(cls)
         self._token: object = None  # of the session that has the export

@@ -39,6 +39,8 @@ class RemoteFunction:
         self._signature = signatures.of_function(function)
         self._low, self._high = self._signature.low, self._signature.high
         self._options = option_records.task_options(self._given, _name(function), signatures.is_generator(function))
+        if self._options.runtime_env is not None:  # read and checked here, not where this is unpickled
+            self._given["runtime_env"] = self._options.runtime_env
         self._num_returns = self._options.num_returns
         self._token: object = None  # of the session that has the export
         self._export: Any = None

@@ -113,6 +113,10 @@ class RuntimeEnv(dict[str, Any]):
     def set(self, name: str, value: Any) -> None:
         self[name] = value
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Checked where it was made: its files need not be where it is unpickled."""
+        return _unchecked, (dict(self),)
+
     def to_dict(self) -> dict[str, Any]:
         from copy import deepcopy
 
@@ -131,8 +135,12 @@ class RuntimeEnv(dict[str, Any]):
         return cls(**json.loads(text), _validate=False)
 
 
+def _unchecked(fields: dict[str, Any]) -> RuntimeEnv:
+    return RuntimeEnv(**fields, _validate=False)
+
+
 def checked(given: Mapping[str, Any]) -> RuntimeEnv:
-    """A copy that later changes of `given` do not reach. Raises as RuntimeEnv does."""
+    """A copy that later changes of `given` do not reach. Raises as RuntimeEnv does, unless `given` is one."""
     from copy import deepcopy
 
     hook = given.get("worker_process_setup_hook")
@@ -142,7 +150,8 @@ def checked(given: Mapping[str, Any]) -> RuntimeEnv:
         if not isinstance(name, str):
             raise TypeError(f"The fields of a runtime_env are named by strings, not by {name!r}.")
     copied = list(modules) if isinstance(modules, list) else modules
-    return RuntimeEnv(**deepcopy(plain), worker_process_setup_hook=hook, py_modules=copied)
+    check = not isinstance(given, RuntimeEnv)
+    return RuntimeEnv(**deepcopy(plain), worker_process_setup_hook=hook, py_modules=copied, _validate=check)
 
 
 def merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,21 @@ def test_packages_go_with_the_last_job_that_uses_them(tmp_path: Path, address: s
     ray.kill(reader)
     wait_until(lambda: not kept & set(connection.call("KEYS", Keys().package("*"))), what="the package to be freed")
     connection.close()
+
+
+def test_a_function_with_files_travels_without_them(tmp_path: Path) -> None:
+    """It was checked in the driver; on the node that only passes it on, its files need not exist."""
+    env = {"working_dir": write(tmp_path / "files", {"x.txt": "hello"}), "pip": str(tmp_path / "requirements.txt")}
+    (tmp_path / "requirements.txt").write_text("redray-of-mine\n")
+
+    @ray.remote(runtime_env=env)
+    def with_files() -> None: ...
+
+    @ray.remote
+    def passes_it_on() -> str:
+        return str(type(with_files).__name__)
+
+    captured = passes_it_on.remote()
+    shutil.rmtree(tmp_path / "files")
+    (tmp_path / "requirements.txt").unlink()
+    assert ray.get([captured, passes_it_on.remote()]) == ["RemoteFunction"] * 2
