@@ -132,7 +132,7 @@ class RuntimeEnvSetupError(RayError):
     """The runtime environment could not be set up on the node."""
 
     def __init__(self, error_message: str | None = None) -> None:
-        super().__init__("\n".join(["Failed to set up the runtime environment.", *filter(None, [error_message])]))
+        super().__init__("\n".join(["Failed to set up runtime environment.", *filter(None, [error_message])]))
 
 
 class OutOfMemoryError(RayError):

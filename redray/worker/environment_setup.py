@@ -23,7 +23,7 @@ from redray.worker.environment_files import Fetch, import_paths, unpack
 from redray.worker.environment_install import Installation
 
 SETUP_S = 600.0
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_VARIABLE = re.compile(r"\$\{\w+\}")
 
 
 def wanted(job: JobInfo) -> Mapping[str, Any]:
@@ -52,7 +52,7 @@ def enter(env: Mapping[str, Any], job: JobInfo, fetch: Fetch) -> str:
 
 def _told(error: Exception) -> str:
     text = str(error) if isinstance(error, SetupFailed) else "".join(traceback.format_exception_only(error)).strip()
-    return f"Failed to set up the runtime environment.\n{text}"
+    return f"Failed to set up runtime environment.\n{text}"
 
 
 class _Files:
@@ -95,7 +95,8 @@ class _Files:
 
 
 def _expanded(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: _VARIABLE.sub(lambda found: os.environ.get(found[1], ""), value) for name, value in variables.items()}
+    """`$NAME` and `${NAME}` stand for this process' variables; in braces, one that is not set stands for nothing."""
+    return {name: _VARIABLE.sub("", os.path.expandvars(value)) for name, value in variables.items()}
 
 
 def _set_variables(variables: Mapping[str, str]) -> None:

@@ -83,8 +83,9 @@ def test_variables_are_set_before_the_function_is_loaded() -> None:
 
 
 def test_a_variable_may_name_others() -> None:
-    env = in_env(HERE="${HOME}/x:${NO_SUCH_VARIABLE}:y")
-    assert ray.get(variables.options(runtime_env=env).remote("HERE")) == [f"{os.environ['HOME']}/x::y"]
+    env = in_env(HERE="${HOME}/x:${NO_SUCH_VARIABLE}:$HOME")
+    home = os.environ["HOME"]
+    assert ray.get(variables.options(runtime_env=env).remote("HERE")) == [f"{home}/x::{home}"]
 
 
 def test_pythonpath_is_looked_at(tmp_path: Path) -> None:
