@@ -102,9 +102,9 @@ def test_pythonpath_is_looked_at(tmp_path: Path) -> None:
 
 def test_a_worker_serves_one_environment() -> None:
     coloured = process.options(runtime_env=in_env(COLOUR="red"))
-    first = ray.get(coloured.remote())
-    assert ray.get(coloured.remote()) == first, "the second task of an environment needs no new process"
-    assert first not in ray.get([process.remote() for _ in range(4)])
+    of_it = {ray.get(coloured.remote()) for _ in range(4)}
+    assert len(of_it) <= len(ray.nodes()), "the second task of an environment needs no new process"
+    assert not of_it & set(ray.get([process.remote() for _ in range(4)]))
 
 
 def test_many_environments_at_once() -> None:
@@ -170,6 +170,7 @@ BAD: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
+@pytest.mark.differs_from_ray("unknown fields and much that cannot work are refused at the call")
 @pytest.mark.parametrize(("env", "error"), BAD, ids=lambda value: str(value)[:40])
 def test_a_mistake_is_an_error_at_the_call(env: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -273,5 +274,5 @@ def test_099_without_gpus_cuda_visible_devices_is_left_alone() -> None:
 
 
 def test_098_threads_that_an_environment_sets_stay() -> None:
-    asked = variables.options(num_cpus=2, runtime_env=in_env(OMP_NUM_THREADS="7"))
+    asked = variables.options(runtime_env=in_env(OMP_NUM_THREADS="7"))
     assert ray.get(asked.remote("OMP_NUM_THREADS")) == ["7"]

@@ -17,7 +17,12 @@ from redray.gcs.keys import Keys
 from redray.packages import packed
 from tests.helpers import run_driver, wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.differs_from_ray(
+        "a task or an actor may have local files of its own, where Ray takes them in init only"
+    ),
+]
 
 
 def write(root: Path, files: dict[str, str]) -> str:
