@@ -24,10 +24,10 @@ local refusal = open_call(channel, worker, route, number, seen)
 if refusal then return refusal end
 
 local key = keys.task(task)
-local record = redis.call('HMGET', key, fields.state, fields.node, fields.items)
+local record = redis.call('HMGET', key, fields.state, fields.node, fields.items, fields.returns)
 
 -- every check passed: first write
-if record[1] then
+if record[4] == '-1' and string.sub(task, 1, 16) == worker then
   if taken >= 0 then
     redis.call('HSET', key, fields.taken, taken)
   else

@@ -24,6 +24,8 @@ local function complete(task, key, record, head, node, state, returns)
     large = redis.call('HGET', key, fields.large) == '1'
     give_up_missing(task, key)
     if returns[2] then add_error(task, key, table.remove(returns), node) end
+    -- If it ever runs again then for items that were lost: it brings no others.
+    redis.call('HSET', key, fields.closed, 1)
   end
   for index, returned in ipairs(returns) do
     large = large or not returned[1]

@@ -1,6 +1,6 @@
 -- streams: a task whose values come one by one. Its first return value is the stream's end; item k is its return value k.
 -- Beside what every task has, its hash says how many `items` were published, how many the reader has `taken` (where that bounds the
--- task), how many were lost and are `missing`, whether the reader is gone (`closed`), and whether an item was `large`.
+-- task), how many were lost and are `missing`, that no more are wanted or will come (`closed`), and that an item was `large`.
 -- @include publish
 
 local function item_id(task, index)
@@ -38,8 +38,7 @@ local function record_items(node, yield)
   if not inflight(record, node, yield[2]) or record[8] ~= '-1' then return {-1} end
   local items, missing, held = tonumber(record[4] or 0), tonumber(record[6] or 0), {}
   local known = items
-  -- One that has ended before runs for items that were lost, and brings no others.
-  local wanted = not record[7] and redis.call('HEXISTS', key, fields.value) == 0 and reader_lives(task)
+  local wanted = not record[7] and reader_lives(task)
   for offset, returned in ipairs(returns) do
     local index = first + offset - 1
     if index <= known then
@@ -73,7 +72,7 @@ end
 -- An error of the generator's body is one more item; so the end itself is no error.
 local function add_error(task, key, returned, node)
   local record = redis.call('HMGET', key, fields.items, fields.closed)
-  if record[2] or redis.call('HEXISTS', key, fields.value) == 1 or not reader_lives(task) then return end
+  if record[2] or not reader_lives(task) then return end
   local items, held = tonumber(record[1] or 0) + 1, {}
   publish_new(task, items, words.FAILED, returned, node, held)
   add_items(task, key, items, held)

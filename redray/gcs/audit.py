@@ -187,6 +187,19 @@ def _returns(state: Snapshot) -> Iterator[str]:
         yield f"Values of task {task} live, but the task has no record."
 
 
+def _streams(state: Snapshot) -> Iterator[str]:
+    missing: Counter[str] = Counter()
+    for id, record in state.hashes["object"].items():
+        stream = state.hash("task", id[:24])
+        if "items" in stream and id[24:] != "ffffffff":
+            missing[id[:24]] += record.get("state") == ObjectState.PENDING
+            if int(id[24:], 16) > int(stream["items"]):
+                yield f"Object {id} is an item of a stream that says it has {stream['items']}."
+    for task, record in state.hashes["task"].items():
+        if int(record.get("missing", 0)) != missing[task]:
+            yield f"Task {task} says that {record.get('missing')} of its items are missing, but {missing[task]} are."
+
+
 def _locations(state: Snapshot) -> Iterator[str]:
     said = {(node, id) for id, record in _objects(state) for node in words(record, "at")}
     listed = {(node, id) for node, ids in state.members["node_objects"].items() for id in ids}
@@ -301,14 +314,17 @@ def _jobs(state: Snapshot) -> Iterator[str]:
                 yield f"{what} {id} counts {counted} jobs that use it, but {users[id]} do."
 
 
+_CHORES = "wake process job actor parked place node group waiters unread lost".split()
+
+
 def _chores(state: Snapshot) -> Iterator[str]:
     for chore in sorted(state.chores):
         kind, colon, _ = chore.partition(":")
-        if colon and kind not in ("wake", "process", "job", "actor", "parked", "place", "node", "group", "waiters"):
+        if colon and kind not in _CHORES:
             yield f"Chore '{chore}' is of a kind that this release does not know."
 
 
 CHECKS: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _known_keys, _places, _waiting, _specs, _job_tasks, _references, _returns, _locations, _queues, _actors, _processes,
-    _nodes, _jobs, _chores, *group_checks,
+    _nodes, _jobs, _chores, _streams, *group_checks,
 )  # fmt: skip

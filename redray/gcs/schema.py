@@ -120,8 +120,8 @@ _FIELD_NAMES = (
     # task and object
     "state job name node attempt retries refs unready unpinned pins watched value size at contains "
     "actor kind returns alive lineage queue unschedulable "
-    # a task that streams: items published, taken by the reader, lost and not computed again yet; that its reader is
-    # gone; that an item lay in shared memory; the attempt that publishes everything anew
+    # a task that streams: items published, taken by the reader, lost and not computed again yet; that it is to
+    # bring no more; that an item lay in shared memory; the attempt that publishes everything anew
     "items taken missing closed large anew "
     # process
     "last reply route former worker pid crashed "

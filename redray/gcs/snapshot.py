@@ -15,7 +15,7 @@ Record = dict[str, str]
 # What is read of each hash: never a value, which may be 100 KiB.
 _HASHES = {
     "task": "state job name node attempt retries refs unready unpinned contains at kind actor returns alive lineage "
-    "queue",
+    "items missing queue",
     "object": "state refs contains at group",
     "actor": "state refs node job name namespace detached restarts",
     "process": "kind route state job last",

@@ -32,6 +32,7 @@ class Producer:
         self._unpublished: deque[tuple[int, int]] = deque()  # (number, bytes) of items on their way
         self._bytes = 0
         self._known = 0  # items that an earlier attempt published: they are not sent again
+        self._published = 0
         self._taken = 0
         self._is_gone = False
         self._is_open = attempt == 1
@@ -49,10 +50,11 @@ class Producer:
             self._known = news.published if not news.missing else 0
         while self._unpublished and self._unpublished[0][0] <= news.published:
             self._bytes -= self._unpublished.popleft()[1]
+        self._published = max(self._published, news.published)
         if news.taken == GONE:
             self._is_gone = True
-            if not news.missing:
-                self._unpublished.clear()
+            self._unpublished.clear()
+            self._bytes = 0
         else:
             self._taken = max(self._taken, news.taken)
         if self.wake is not None:
@@ -61,7 +63,7 @@ class Producer:
     def add(self, value: Any) -> None:
         """Send the next item. Raises what storing it raises: that is an error of the generator's."""
         self._count += 1
-        if self._count <= self._known or (self._is_gone and self._attempt == 1):
+        if self._count <= self._known or (self._is_gone and self._count > self._published):
             return
         item = self._host.store_return(self.task, self._count, value)
         size = len(item.inline) if item.inline is not None else 0

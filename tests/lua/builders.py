@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redray import spec as specs
-from redray.gcs import actors, nodes, objects, placement_groups, processes, tasks
+from redray.gcs import actors, nodes, objects, placement_groups, processes, streams, tasks
 from redray.gcs.client import Connection
 from redray.gcs.command import DIRECT, Argument, Command, envelope
 from redray.gcs.keys import Keys
@@ -97,6 +97,14 @@ def finish(
         for index, value in enumerate(values)
     ]
     return tasks.Finish(task, attempt, outcome, returns, borrower, list(kept), detail), inline
+
+
+def items(
+    task: str, start: int, values: Sequence[bytes | None], *, attempt: int = 1, contains: Sequence[str] = ()
+) -> tuple[streams.Yield, list[bytes]]:
+    """What an attempt yields; each item contains the same refs."""
+    returns = [(value is not LARGE, len(value or b"x" * 1_000_000), list(contains)) for value in values]
+    return streams.Yield(task, attempt, start, returns), [value for value in values if value is not LARGE]
 
 
 def failure(task: str, outcome: str, attempt: int = 1, detail: str = "why") -> tuple[tasks.Finish, list[bytes]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from redray.gcs.schema import Outcome, TaskState
-from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, STREAMING, TASK, TaskHead
 
 FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED)
 PLACED = (TaskState.CLAIMED, TaskState.RUNNING)
@@ -40,6 +40,17 @@ class Task:
     attempt: int = 1
     unready: set[str] = field(default_factory=set)
     lineage: bool = False
+    large: bool = False  # an item lay in shared memory
+    items: int = 0  # published, of a task that streams
+    closed: bool = False  # it is to bring no more
+    anew: int = 0  # the attempt that brings all of them again
+
+    @property
+    def streams(self) -> bool:
+        return self.head.num_returns == STREAMING
+
+    def item(self, index: int) -> str:
+        return f"{self.head.task}{index:08x}"
 
     @property
     def may_run(self) -> bool:
@@ -47,7 +58,7 @@ class Task:
 
     @property
     def returns(self) -> list[str]:
-        return [f"{self.head.task}{index:08x}" for index in range(self.head.num_returns)]
+        return [self.item(index) for index in range(1 + self.items if self.streams else self.head.num_returns)]
 
 
 @dataclass
@@ -195,11 +206,14 @@ class Control:
 
     def end(self, task: Task, state: str, error_name: str) -> None:
         intact = first(task.head.task) not in self.values or self.values[first(task.head.task)].present
-        for id in task.returns:
+        missing = self.missing(task)
+        for id in task.returns[:1] if task.streams else task.returns:
             if id in self.values and not self.values[id].present:
                 self.publish(id, error(error_name))
         task.state = TaskState.FINISHED if intact and task.head.num_returns else state
         task.unready, task.lineage = set(), False
+        if missing:
+            self.chores.append(("lost", task.head.task))
 
     def finish(
         self,
@@ -214,6 +228,9 @@ class Control:
         """The end of the attempt that the node has."""
         if borrower in self.processes:
             self.holds[borrower].update(id for id in kept if self.exists(id))
+        if task.streams and outcome == Outcome.VALUE and self.must_run_anew(task):
+            self.run_again(task)
+            return
         is_free = outcome == Outcome.OUT_OF_MEMORY and task.head.kind == TASK
         costs = outcome in (Outcome.RETRY, Outcome.CRASHED, Outcome.OUT_OF_MEMORY) and not is_free
         may_repeat = outcome == Outcome.HANDED_BACK or (costs and task.retries) or (is_free and task.head.max_retries)
@@ -228,13 +245,66 @@ class Control:
             state = TaskState.CANCELLED if outcome == Outcome.CANCELLED else TaskState.FAILED
             self.end(task, state, self.error_of(task, outcome))
 
+    # ---- streams -----------------------------------------------------------------------------------------------------
+    def missing(self, task: Task) -> list[str]:
+        """Items that were lost, and are not there again."""
+        items = task.returns[1:] if task.streams else []
+        return [id for id in items if id in self.values and not self.values[id].present]
+
+    def must_run_anew(self, task: Task) -> bool:
+        runs = task.head.job in self.running_jobs and task.retries and task.head.kind == 0
+        return bool(self.missing(task) and task.anew != task.attempt and runs)
+
+    def yield_items(self, node: str, task: Task, start: int, values: list[str], contains: list[str]) -> None:
+        known, maker = task.items, task.head.task[:16]
+        wanted = not task.closed and maker in self.processes
+        for index, content in enumerate(values, start):
+            id, at = task.item(index), node if content == LARGE else ""
+            if index > known and wanted:
+                self.values[id] = Value()
+                self.holds[maker].add(id)
+                task.items = index
+            if id in self.values and not self.values[id].present:
+                self.publish(id, None if at else content, at, contains)
+            task.large = task.large or bool(at)
+        if not values and self.missing(task):
+            task.anew = task.attempt
+
+    def consume(self, task: Task, heard: int, gone: bool) -> None:
+        if gone:
+            task.closed = True
+            if task.items > heard:
+                self.chores.append(("unread", f"{task.head.task} {heard}"))
+
+    def do_unread(self, place: str) -> None:
+        id, heard = place.split()
+        task = self.tasks.get(id)
+        for index in range(int(heard) + 1, task.items + 1 if task is not None else 0):
+            self.holds.get(id[:16], set()).discard(f"{id}{index:08x}")
+
+    def do_lost(self, id: str) -> None:
+        task = self.tasks.get(id)
+        for item in self.missing(task) if task is not None else ():
+            self.publish(item, error("ObjectLostError"))
+
+    def end_stream(self, node: str, task: Task, values: list[str]) -> None:
+        if self.missing(task):
+            self.chores.append(("lost", task.head.task))
+        if len(values) > 1:
+            self.yield_items(node, task, task.items + 1, values[1:], [])
+        task.closed = True
+
     def complete(self, node: str, task: Task, outcome: str, values: list[str], contains: list[str]) -> None:
-        for index, (id, content) in enumerate(zip(task.returns, values, strict=True)):
+        if task.streams:
+            self.end_stream(node, task, values)
+            del values[1:]
+        for index, (id, content) in enumerate(zip(task.returns, values, strict=not task.streams)):
             if id in self.values and not self.values[id].present:
                 inner = contains if index == 0 else []
                 self.publish(id, None, node, inner) if content == LARGE else self.publish(id, content, "", inner)
         task.state = TaskState.FINISHED if outcome == Outcome.VALUE else TaskState.FAILED
-        task.lineage = LARGE in values and task.head.kind == 0 and outcome == Outcome.VALUE
+        large = LARGE in values or task.large
+        task.lineage = large and task.head.kind == 0 and outcome == Outcome.VALUE
 
     def error_of(self, task: Task, outcome: str) -> str:
         if task.head.kind == ACTOR_CALL and outcome == Outcome.CRASHED:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from redray import spec as specs
-from redray.gcs import objects, tasks
+from redray.gcs import objects, streams, tasks
 from redray.gcs.actors import ActorRecord
 from redray.gcs.audit import judge
 from redray.gcs.client import Connection
@@ -31,6 +31,7 @@ _QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_b
 _PROFILES = {
     "default": settings(max_examples=70, stateful_step_count=40, **_QUIET),
     "glance": settings(max_examples=8, stateful_step_count=40, phases=[Phase.generate], derandomize=True, **_QUIET),
+    "quick": settings(max_examples=800, stateful_step_count=40, phases=[Phase.generate], **_QUIET),
     "thorough": settings(max_examples=3000, stateful_step_count=80, **_QUIET),
 }
 _OUTCOMES = [
@@ -103,7 +104,7 @@ class ControlMachine(RuleBasedStateMachine):
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
     @precondition(lambda self: self.model.processes and len(self.model.tasks) < _MOST_TASKS)
-    @rule(data=st.data(), returns=st.sampled_from([1, 1, 2, 0]), retries=st.sampled_from([0, 1, -1]))
+    @rule(data=st.data(), returns=st.sampled_from([1, 1, 2, 0, -1]), retries=st.sampled_from([0, 1, -1]))
     def submit(self, data: st.DataObject, returns: int, retries: int) -> None:
         process = self._process(data)
         record = self.model.processes[process]
@@ -183,6 +184,8 @@ class ControlMachine(RuleBasedStateMachine):
         values: list[str] = []
         if outcome == Outcome.VALUE or (outcome == Outcome.ERROR and data.draw(st.booleans(), label="packed")):
             values = [self._value(data, index) for index in range(task.head.num_returns)]
+            if task.streams:
+                values = [f"V{self._number()} end"] + [f"V{self._number()} error"] * (outcome == Outcome.ERROR)
         contains = [inner for inner in self._objects(data, 1) if inner[:24] != id] if values else []
         kept = data.draw(st.lists(st.sampled_from(task.pins), max_size=1)) if task.pins and values else []
         borrower = self._process(data) if self.model.processes and kept else ""
@@ -200,6 +203,62 @@ class ControlMachine(RuleBasedStateMachine):
             return
         assert self.cluster.finish(end, node=node)[:2] == [b"OK", []]
         self.model.finish(node, task, outcome, values, contains, borrower, kept)
+        self._done()
+
+    def _streaming(self) -> list[str]:
+        """Streams that run on a node that lives."""
+        return [id for id in self._some(PLACED) if self.model.tasks[id].streams and self._node_of(id)]
+
+    def _node_of(self, task: str) -> str:
+        node = self.model.tasks[task].node
+        return node if node in self.model.nodes else ""
+
+    @precondition(lambda self: self._streaming())
+    @rule(data=st.data(), again=st.integers(0, 2), number=st.integers(0, 2))
+    def yield_items(self, data: st.DataObject, again: int, number: int) -> None:
+        """`again`: from how many items before the last that was published. Without items it asks, as later attempts
+        do first."""
+        id = self._pick(data, self._streaming(), "stream")
+        task, node = self.model.tasks[id], self._node_of(id)
+        start = max(1, task.items + 1 - again) if number else 1
+        values = [self._value(data, start + offset) for offset in range(number)]
+        contains = [inner for inner in self._objects(data, 1) if inner[:24] != id]
+        heard = {process: len(self.cluster.inbox(process)) for process in self.model.processes}
+        before = task.items
+        items = builders.items(id, start, [None if value == LARGE else value.encode() for value in values],
+                               attempt=task.attempt, contains=contains)  # fmt: skip
+        ((published, _taken, missing),) = self.cluster.call(node, streams.publish([items]))[1]
+        self.model.yield_items(node, task, start, values, contains)
+        self.model.collect()
+        if id in self.model.tasks:
+            assert (published, missing) == (task.items, len(self.model.missing(task)))
+        maker = id[:16]
+        self.owed += [(maker, task.item(index), heard[maker]) for index in range(before + 1, task.items + 1)]
+        self._done()
+
+    @precondition(lambda self: self.model.nodes and any(task.streams for task in self.model.tasks.values()))
+    @rule(data=st.data(), late=st.integers(-1, 1))
+    def stale_items(self, data: st.DataObject, late: int) -> None:
+        node = self._pick(data, self.model.nodes, "node")
+        id = self._pick(data, [id for id, task in self.model.tasks.items() if task.streams], "stream")
+        task = self.model.tasks[id]
+        if task.state in PLACED and task.node == node and not late:
+            return
+        items = builders.items(id, task.items + 1, [b"Vlate"], attempt=task.attempt + late)
+        assert self.cluster.call(node, streams.publish([items]))[1] == [[-1]]
+        self._done()
+
+    @precondition(lambda self: any(task.streams for task in self.model.tasks.values()))
+    @rule(data=st.data(), gone=st.booleans(), unheard=st.integers(0, 2))
+    def consume(self, data: st.DataObject, gone: bool, unheard: int) -> None:
+        id = self._pick(data, [id for id, task in self.model.tasks.items() if task.streams], "stream")
+        task, reader = self.model.tasks[id], self._process(data) if self.model.processes else ""
+        if not reader:
+            return
+        heard = max(0, task.items - unheard)
+        assert self.cluster.call(reader, streams.consume(id, streams.GONE if gone else heard, heard)) == [b"OK"]
+        if reader == id[:16]:
+            self.model.consume(task, heard, gone)
         self._done()
 
     def _value(self, data: st.DataObject, index: int) -> str:
