@@ -197,7 +197,8 @@ class HandedBack(_Message, tag=11):
 
 class StreamNews(_Message, tag=41):
     """How far a stream has come: items that Redis has (0: nothing new), items that its reader has taken (-1: it wants
-    no more, or the attempt is no longer this worker's) and items that were lost since they were published."""
+    no more, or the attempt is no longer this worker's) and items that were lost since they were published (-1: this is
+    news of the reader only)."""
 
     task: str
     published: int

@@ -45,7 +45,7 @@ class Producer:
 
     def hear(self, news: StreamNews) -> None:
         """From the node, in the thread that reads."""
-        if not self._is_open:
+        if not self._is_open and news.missing >= 0:  # else it speaks of the reader only
             self._is_open = True
             self._known = news.published if not news.missing else 0
         while self._unpublished and self._unpublished[0][0] <= news.published:

@@ -59,7 +59,7 @@ class Streams:
             self._tell(task, StreamNews(task, max(0, published), GONE if published < 0 else taken, missing))
 
     def taken(self, event: events.ItemsTaken) -> None:
-        self._tell(event.task, StreamNews(event.task, 0, event.taken, 0))
+        self._tell(event.task, StreamNews(event.task, 0, event.taken, -1))
 
     def _tell(self, task: str, news: StreamNews) -> None:
         attempt = self._node.attempts.get(task)

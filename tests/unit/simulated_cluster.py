@@ -30,6 +30,8 @@ class Task:
     retries: int = 0
     value: bytes = b""
     unready: int = 0
+    items: list[bytes] = field(default_factory=list)  # published, of a stream
+    closed: bool = False  # its reader wants no more
     returned: bool = False  # it was taken out of its caller's order once
 
 
@@ -201,6 +203,29 @@ class Cluster:
     def _hand_again(self, node: str, ids: list[str]) -> list[Item]:
         mine = [id for id in ids if self.tasks[id].node == node and self.tasks[id].state in ("CLAIMED", "RUNNING")]
         return [self._item(id) for id in mine]
+
+    def task_yield(self, node: str, _route: str, _number: int, yields: list[Any]) -> tuple[Any, ...]:
+        return (Reply.OK, [self._yield(node, items, values) for items, values in yields])
+
+    def _yield(self, node: str, items: Any, values: list[bytes]) -> list[int]:
+        task = self.tasks[items.task]
+        if task.node != node or task.attempt != items.attempt or task.state not in ("CLAIMED", "RUNNING"):
+            return [-1]
+        for index, value in enumerate(values, items.first):
+            if index == len(task.items) + 1 and not task.closed:
+                task.items.append(value)
+                self.post(items.task[:16], Message.VALUE, f"{items.task}{index:08x}", value)
+            else:
+                assert index <= len(task.items) or task.closed, f"an item of {items.task} before {index} is missing"
+        return [len(task.items), -1 if task.closed else 0, 0]
+
+    def task_consume(self, _reader: str, _route: str, _number: int, id: str, taken: int) -> tuple[Any, ...]:
+        task = self.tasks.get(id)
+        if task is not None:
+            task.closed = task.closed or taken < 0
+            if task.state in ("CLAIMED", "RUNNING"):
+                self.post(task.node, Message.TAKEN, id, b"%d" % taken)
+        return (Reply.OK,)
 
     def task_running(self, node: str, _route: str, _number: int, ids: list[str]) -> tuple[Any, ...]:
         for id in ids:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from redray import spec as specs
 from redray.gcs.schema import Message, Outcome
-from redray.messages import Cancel, Done, Exit, Returned, Run, TakeBack
-from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK, TaskHead
+from redray.messages import Cancel, Done, Exit, Returned, Run, StreamNews, TakeBack, Yielded
+from redray.spec import ACTOR_CALL, ACTOR_CREATION, STREAMING, TASK, TaskHead
 from redray.worker import events
 from tests.unit.simulated_clock import Pipe, World
 
@@ -62,6 +62,8 @@ class Worker(Channel):
         self._values: dict[str, bytes] = {}
         self._waits: dict[str, tuple[set[str], Any]] = {}
         self._children = 0
+        self._opening = ""  # the stream that asks what an earlier attempt has published
+        self._published = 0
         world.later(world.random.randint(1, 30), self._born)
 
     def _born(self) -> None:
@@ -128,6 +130,12 @@ class Worker(Channel):
     def _hear(self, message: Any) -> None:
         if isinstance(message, Cancel):
             return  # a call that does not look whether it is cancelled
+        if isinstance(message, StreamNews):
+            if message.task == self._opening:
+                self._opening, self._published = "", message.published
+                if (steps := self._running.get(message.task)) is not None:
+                    self._step(message.task, steps)
+            return
         if isinstance(message, TakeBack):
             # Heard while it waits for something inside a task; a busy worker would hear it later.
             if self._waits:
@@ -198,6 +206,10 @@ class Worker(Channel):
     def _program(self, head: TaskHead, run: Any, program: dict[str, Any]) -> Iterator[float]:
         """Yields how long to do nothing; -1: until what it waits for has come."""
         yield program["ms"]
+        if program.get("items"):
+            yield from self._items(head.task, run.attempt, program)
+        if self.is_dead:
+            return
         if run.attempt in program.get("dies_in", ()):
             self.die("killed itself")
             return
@@ -219,9 +231,24 @@ class Worker(Channel):
             yield program["ms"]
         retry = failed and program.get("raises") and run.attempt <= program.get("retries", 0)
         outcome = Outcome.RETRY if retry else Outcome.ERROR if failed else Outcome.VALUE
-        self._done(head.task, run.attempt, outcome, b"E" if failed else b"V%d" % total, head.num_returns)
+        self._done(head.task, run.attempt, outcome, b"E" if failed else b"V%d" % total, abs(head.num_returns))
         if program.get("leaves"):
             self._leave()
+
+    def _items(self, task: str, attempt: int, program: dict[str, Any]) -> Iterator[float]:
+        """Each item is said when it is there. A later attempt asks what was published, and passes it over."""
+        self._published = 0
+        if attempt > 1:
+            self._opening = task
+            self._tell(events.ItemsYielded(self.id, Yielded(task, attempt, 1, [])))
+            yield -1
+        for index in range(1, program["items"] + 1):
+            if attempt in program.get("dies_in", ()) and index > program["items"] // 2:
+                return
+            if index > self._published:
+                item = Returned(b"I%d" % index, 2, [])
+                self._hold(events.ItemsYielded(self.id, Yielded(task, attempt, index, [item])))
+            yield self.world.random.choice([0, 0, 1, 5])
 
     def _block(self, task: str, missing: set[str]) -> None:
         self._waits[task] = (missing, self._running[task])
@@ -307,6 +334,7 @@ class Driver(Channel):
         kind, id, data = mail
         if kind == Message.VALUE:
             assert id not in self.results, f"{id} came twice"
+            assert id[24:] == "00000000" or id[:24] + "00000000" not in self.results, f"{id} came after the end"
             self.results[id] = data
 
 
@@ -322,5 +350,6 @@ def pack_task(id: str, job: str, program: dict[str, Any], depth: int = 0, parent
         said("needs", []),
         said("function", "f"),
     )
-    head = TaskHead(id, TASK, job, "f", demand, 1, retries, needs, [], depth, said("priority", 0), parent, function)
+    returns = STREAMING if said("items") else 1
+    head = TaskHead(id, TASK, job, "f", demand, returns, retries, needs, [], depth, said("priority", 0), parent, function)
     return pack(head, program)

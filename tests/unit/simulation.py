@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redray.gcs.schema import Message, Reply
+from redray.gcs.streams import Yield
 from redray.worker import actions, events
 from redray.worker.state import NodeState
 from tests.unit.simulated_clock import Pipe, World
@@ -251,6 +252,22 @@ class Node:
 
         self.call(on_reply, "task_finish", action.finishes, action.free, action.rooms, action.limit)
 
+    def _RecordItems(self, action: actions.RecordItems) -> None:
+        def on_reply(reply: Any) -> None:
+            if reply[0] == Reply.FENCED:
+                self.die()
+            elif reply[0] == Reply.REPEAT:
+                again = [Yield(items.task, items.attempt, items.first + 1, []) for items, _ in action.yields]
+                self._RecordItems(actions.RecordItems([(items, []) for items in again]))
+            else:
+                answers = [(items.task, *answer, 0, 0) for (items, _), answer in zip(action.yields, reply[1], strict=True)]
+                self.handle(events.ItemsPublished([answer[:4] for answer in answers]))
+
+        self.call(on_reply, "task_yield", action.yields)
+
+    def _FreeLarge(self, action: actions.FreeLarge) -> None:
+        """Items of the simulation are small."""
+
     def _Claim(self, action: actions.Claim) -> None:
         self.call(self._work_came, "task_claim", action.free, action.rooms, action.limit)
 
@@ -286,6 +303,7 @@ class Node:
                 Message.VALUE: lambda: events.ObjectNews(id, data),
                 Message.CALL: lambda: events.CallReceived(int(id), data),
                 Message.CANCEL: lambda: events.CancelRequested(id, data.decode()),
+                Message.TAKEN: lambda: events.ItemsTaken(id, int(data)),
                 Message.KILL: lambda: events.KillRequested(id, data.decode()),
                 Message.JOB_ENDED: lambda: events.JobEnded(id),
             }[kind]()

@@ -68,7 +68,7 @@ class Scenario:
     # ---- what the drivers do -------------------------------------------------------------------------------------
     def something(self, driver: Driver) -> None:
         kinds = [self.tasks, self.tasks, self.tasks, self.create, self.calls, self.calls, self.cancel, self.kill]
-        self.random.choices(kinds, [3, 3, 3, 2, 3, 3, 1, 0.5])[0](driver)
+        self.random.choices([*kinds, self.close], [3, 3, 3, 2, 3, 3, 1, 0.5, 0.5])[0](driver)
 
     def tasks(self, driver: Driver) -> None:
         packed = []
@@ -100,6 +100,8 @@ class Scenario:
             program["children"] = [self.program(driver, depth + 1) for _ in range(dice.randint(1, 3))]
             for child in program["children"]:
                 child["demand"] = "CPU:1"  # what a child needs beyond, its blocked parent might hold
+        if depth == 0 and dice.random() < 0.15:
+            program["items"] = dice.randint(1, 9)
         if depth == 0:
             program["needs"] = self.needs(driver)
         return program
@@ -159,6 +161,11 @@ class Scenario:
             id = self.random.choice(mine[-10:])
             self.world.cancelled.add(id)
             driver.call("task_cancel", self.random.choice(["", "force", "recursive", "force recursive"]), "", [id])
+
+    def close(self, driver: Driver) -> None:
+        mine = [id for id, maker in self.makers.items() if maker is driver and self.programs.get(id, {}).get("items")]
+        if mine:
+            driver.call("task_consume", self.random.choice(mine), -1)
 
     def kill(self, driver: Driver) -> None:
         mine = [id for id in self.actors if self.makers[id] is driver and id in self.world.cluster.actors]
@@ -258,7 +265,10 @@ class Scenario:
         task = self.world.cluster.tasks[id]
         value, maker = task.value, self.makers[id]
         assert maker.results.get(id + "00000000") == value, f"{id}: the driver heard something else, or nothing"
+        items = [maker.results.get(f"{id}{index:08x}") for index in range(1, len(task.items) + 1)]
+        assert items == task.items == [b"I%d" % index for index in range(1, len(items) + 1)], f"{id}: other items"
         if value.startswith(b"V"):
+            assert task.closed or len(items) == program.get("items", 0), f"{id} lacks items"
             assert value == b"V%d" % self.expected(program), f"{id} has a wrong value"
         elif value == b"E":
             assert self.may_raise(program), f"{id} raised out of the blue"
