@@ -20,7 +20,7 @@ from tests.helpers import run_driver, wait_until
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
     pytest.mark.differs_from_ray(
-        "a task or an actor may have local files of its own, where Ray takes them in init only"
+        "tasks and actors may have local files of their own, where Ray takes them in init only"
     ),
 ]
 
