@@ -31,8 +31,8 @@ class MemoryWatch:
 
     def shortage(self) -> str:
         """What is short, as the end of a sentence; "" while nothing is."""
-        for used, total in (self._machine(), self._group("memory.current", "memory.max", "inactive_file"), self._group(
-            "memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes", "total_inactive_file"
+        for used, total in (self._machine(), self._group("memory.current", "memory.max", ""), self._group(
+            "memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes", "total_"
         )):  # fmt: skip
             if total and used > self._threshold * total:
                 return (
@@ -47,7 +47,8 @@ class MemoryWatch:
         total = found.get("MemTotal:", 0) * 1024
         return total - found.get("MemAvailable:", 0) * 1024, total
 
-    def _group(self, usage: str, limit: str, cache: str) -> tuple[int, int]:
+    def _group(self, usage: str, limit: str, prefix: str) -> tuple[int, int]:
+        """The page cache does not count: it gives way."""
         try:
             with open(f"{self._cgroup}/{limit}") as file:
                 total = int(file.read())
@@ -57,7 +58,8 @@ class MemoryWatch:
                 used = int(file.read())
         except (OSError, ValueError):  # no such control group here, or no limit ("max")
             return 0, 0
-        return used - _numbers(f"{self._cgroup}/{os.path.dirname(usage)}/memory.stat").get(cache, 0), total
+        stat = _numbers(f"{self._cgroup}/{os.path.dirname(usage)}/memory.stat")
+        return used - stat.get(f"{prefix}inactive_file", 0) - stat.get(f"{prefix}active_file", 0), total
 
 
 def resident(pids: Iterable[int]) -> dict[int, int]:

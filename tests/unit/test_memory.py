@@ -62,6 +62,8 @@ def test_a_control_group_with_a_limit(system: Path, usage: str, limit: str, stat
     assert "1.9 of 2.0 GiB" in watch(system).shortage()
     (system / stat).write_text(f"anon 5\n{cache} {GIB}\n")  # the page cache gives way
     assert watch(system).shortage() == ""
+    (system / stat).write_text(f"anon 5\n{cache.replace('inactive', 'active')} {GIB}\n")
+    assert watch(system).shortage() == ""
     (system / limit).write_text("max\n")
     (system / stat).unlink()
     assert watch(system).shortage() == ""
