@@ -369,13 +369,20 @@ def _is_method(target: Any) -> bool:
 def exit_actor() -> NoReturn:
     """End the actor that runs this, on purpose: it is not restarted, the caller sees RayActorError, queued calls fail.
 
+    Other calls that run in threads have 30 s to end; those of an async actor are given up. In a thread that a method started,
+    it ends the actor after the call that runs.
+
     Raises:
         TypeError: outside an actor.
     """
+    from redray.exit import ActorExitRequested, ThisProcess
+
     session = current_or_none()
     context = session.task_context() if session is not None else None
+    if context is None and ThisProcess.hosts_actor:  # a thread that a method started
+        ThisProcess.must_end = True
+        raise SystemExit(0)
     if context is None or not context.actor:
         raise TypeError("exit_actor() was called outside an actor: only a method of an actor can end it.")
-    from redray.exit import ActorExitRequested
-
+    context.exits = True
     raise ActorExitRequested()

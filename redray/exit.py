@@ -4,12 +4,17 @@ from __future__ import annotations
 
 
 class ActorExitRequested(BaseException):
-    """Raised by `exit_actor()`. Being made is what counts: an `except BaseException` in user code can catch it, not
-    undo it."""
+    """Raised by `exit_actor()` in a method. `TaskContext.exits` is what counts: an `except BaseException` in user code
+    can catch this, not undo that."""
 
-    requested = False  # of this process, which hosts one actor and ends after the call that made the first instance
-
-    def __init__(self, reason: str = "the actor called exit_actor()") -> None:
+    def __init__(self, reason: str = "it called exit_actor()") -> None:
         super().__init__(reason)
         self.reason = reason
-        ActorExitRequested.requested = True
+
+
+class ThisProcess:
+    """What a thread that belongs to no call knows: whether an actor lives here, and that it is to end after the call
+    that runs now."""
+
+    hosts_actor = False
+    must_end = False

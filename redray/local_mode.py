@@ -241,7 +241,6 @@ class LocalSession(LocalGroups):
         return self._refs(head, self._run(head, actor.method(method), args, kwargs, name, actor))
 
     def _left(self, leaving: BaseException, head: TaskHead, actor: LocalActor | None) -> Packed:
-        ActorExitRequested.requested = False  # it speaks of a process, and this one goes on
         if actor is None:
             text = f"{head.name}() ended its worker process with {leaving!r}."
             return Packed(serialization.pack_system_error("WorkerCrashedError", text))

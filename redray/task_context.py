@@ -12,7 +12,7 @@ from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
 class TaskContext:
     """Made once per attempt on the hot path, so everything but the flag is read from the spec's head when asked."""
 
-    __slots__ = ("attempt", "body", "cancelled", "creation", "gpus", "head", "is_restarted", "submitted")
+    __slots__ = ("attempt", "body", "cancelled", "creation", "exits", "gpus", "head", "is_restarted", "submitted")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class TaskContext:
         self.creation = creation  # of the actor that this process hosts, None for a plain task
         self.is_restarted = is_restarted  # this process is not the first of that actor
         self.cancelled = False  # somebody asked to cancel; what an actor method can poll
+        self.exits = False  # it asked for the end of its actor
         self.submitted = 0  # number of the last task which this process had submitted then
 
     def cancel(self, submitted: int) -> None:

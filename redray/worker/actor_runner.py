@@ -17,7 +17,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from redray.exit import ActorExitRequested
+from redray.exit import ActorExitRequested, ThisProcess
 from redray.gcs.schema import Outcome
 from redray.messages import ActorExit, Done, Run
 from redray.spec import TaskHead, unpack_payload
@@ -39,6 +39,7 @@ from redray.worker.returns import needs_iteration
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
 
+EXITED = "it called exit_actor()"
 TERMINATE, READY, CALL = "__ray_terminate__", "__ray_ready__", "__ray_call__"
 DEFAULT_GROUP = ""
 
@@ -74,6 +75,7 @@ class Actor:
         self._class_name = head.name
         self._gpus = run.gpus
         self._is_restarted = run.attempt > 1
+        ThisProcess.hosts_actor = True
         self._leaving = threading.Lock()
 
     # ---- what the executor calls -------------------------------------------------------------------------------------
@@ -141,12 +143,19 @@ class Actor:
         context = self.running.pop(head.task, None)
         if context is not None:
             done.submitted = context.submitted
-        if not ActorExitRequested.requested:
-            send(done)
+        if context is not None and context.exits:
+            reason = "it ended itself" if head.function == TERMINATE else EXITED
+            self.exit(exit_done(head, attempt, reason), ActorExit(reason))
             return
-        reason = "it ended itself" if head.function == TERMINATE else "it called exit_actor()"
-        self.host.post(exit_done(head, attempt, reason))
-        self.leave(ActorExit(reason))
+        send(done)
+        if ThisProcess.must_end:
+            self.exit(None, ActorExit(EXITED))
+
+    def exit(self, last: Done | None, farewell: ActorExit) -> None:
+        """A call asked for the end; `last` is what its caller is told."""
+        if last is not None:
+            self.host.post(last)
+        self.leave(farewell)
 
     def leave(self, farewell: ActorExit | None, code: int = 0) -> NoReturn:
         """End the process from whichever thread this is: the main thread may be waiting for the node."""
@@ -231,12 +240,13 @@ class ConcurrentActor(Actor):
         with self._some_ended:
             self._some_ended.notify_all()
 
-    def _leave_after_all(self, farewell: ActorExit | None, last: Done | None) -> None:
-        threading.Thread(target=self._wait_and_leave, args=(farewell, last), name="redray-leave", daemon=True).start()
+    def _leave_after_all(self, farewell: ActorExit | None, last: Done | None, patience: float | None = None) -> None:
+        arguments = (farewell, last, patience)
+        threading.Thread(target=self._wait_and_leave, args=arguments, name="redray-leave", daemon=True).start()
 
-    def _wait_and_leave(self, farewell: ActorExit | None, last: Done | None) -> None:
+    def _wait_and_leave(self, farewell: ActorExit | None, last: Done | None, patience: float | None) -> None:
         with self._some_ended:
-            self._some_ended.wait_for(lambda: not self.running)
+            self._some_ended.wait_for(lambda: not self.running, patience)
         if last is not None:
             self.host.post(last)
         self.leave(farewell)
@@ -247,6 +257,7 @@ class ThreadedActor(ConcurrentActor):
         from concurrent.futures import ThreadPoolExecutor
 
         super().__init__(executor, host, head, run)
+        self._is_exiting = False
         self._pools = {
             name: ThreadPoolExecutor(size, thread_name_prefix=f"actor-{name}".rstrip("-"))
             for name, size in self.sizes.items()
@@ -255,10 +266,17 @@ class ThreadedActor(ConcurrentActor):
     def start(self, run: Run, head: TaskHead, context: TaskContext, group: str) -> None:
         self._pools[group].submit(self._run, run, head, context)
 
+    def exit(self, last: Done | None, farewell: ActorExit) -> None:
+        """Other calls may be in the middle of something: they have half a minute, and what has not begun never does."""
+        if not self._is_exiting or last is not None:
+            self._is_exiting = True
+            self._leave_after_all(farewell, last, shutdown.GRACE_S)
+
     def _run(self, run: Run, head: TaskHead, context: TaskContext) -> None:
         """In a thread of the pool."""
-        if context.cancelled:  # while it waited for a thread
-            self.finish(cancelled_done(head, run.attempt, 0), head, run.attempt, self.send)
+        if context.cancelled or self._is_exiting:  # while it waited for a thread
+            never = cancelled_done(head, run.attempt, 0) if context.cancelled else exit_done(head, run.attempt, EXITED)
+            self.finish(never, head, run.attempt, self.send)
             return
         self.host.set_context(context)
         done = self._outcome(run, head, context)
@@ -284,6 +302,7 @@ class ThreadedActor(ConcurrentActor):
                 return cancelled_done(head, run.attempt, run_us)
             return value_done(self.host, head, run.attempt, value, run_us, who)
         except ActorExitRequested as request:
+            context.exits = True
             return exit_done(head, run.attempt, request.reason)
         except SystemExit as error:
             self.leave(None, exit_code(error))

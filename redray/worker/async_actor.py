@@ -156,6 +156,7 @@ class AsyncActor(ConcurrentActor):
         except asyncio.CancelledError:
             raise
         except ActorExitRequested as request:
+            context.exits = True
             return exit_done(head, run.attempt, request.reason)
         except SystemExit as error:
             self.leave(None, exit_code(error))

@@ -63,7 +63,7 @@ class AttemptBook:
 
 
 def _is_dropped(attempt: Attempt, done: Done) -> bool:
-    """Whatever a cancelled call of an actor came to, its caller sees the cancellation, as in Ray. Large values
-    stay: they are in shared memory, in the name of the call."""
-    is_inline = all(returned.inline is not None for returned in done.returns)
+    """Whatever a cancelled call of an actor returns, its caller sees the cancellation, as in Ray, but what it raises is
+    seen. Large values stay: they are in shared memory, in the name of the call."""
+    is_inline = done.outcome == Outcome.VALUE and all(returned.inline is not None for returned in done.returns)
     return attempt.head.kind == ACTOR_CALL and attempt.head.num_returns >= 0 and is_inline

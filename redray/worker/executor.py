@@ -175,6 +175,7 @@ class Executor:
         except KeyboardInterrupt:
             return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
         except ActorExitRequested as request:
+            context.exits = True
             return exit_done(head, run.attempt, request.reason)
         except SystemExit as error:
             raise Leave(exit_code(error)) from None

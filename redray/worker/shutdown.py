@@ -24,9 +24,8 @@ def graceful(host: Host, actor: Actor | None, code: int = 0) -> int:
         signal.alarm(GRACE_S)  # its default action, kept by the template, ends a process whose hooks never return
     if actor is not None:
         run_hook(actor.instance)
-    atexit._run_exitfuncs()
-    if actor is not None:
         actor.instance = None  # its __del__ has its chance: the process ends without tidying up
+    atexit._run_exitfuncs()
     output.flush()
     host.flush()
     return code

@@ -32,7 +32,8 @@ class Hooked:
         self.journal.add("__ray_shutdown__")
 
     def __del__(self) -> None:
-        self.journal.add("__del__")
+        if "journal" in vars(self):
+            self.journal.add("__del__")
 
     def pid(self) -> int:
         return os.getpid()
@@ -62,7 +63,7 @@ def test_053_hooks_run_at_an_orderly_end(end: Callable[[Any], None], threads: in
     del actor
     gc.collect()
     wait_until(lambda: not is_alive(pid), what="the process to end")
-    assert journal.lines() == ["__ray_shutdown__", "atexit", "__del__"]
+    assert journal.lines() == ["__ray_shutdown__", "__del__", "atexit"]
 
 
 def test_053_a_hook_that_raises_does_not_keep_the_actor(journal: Journal) -> None:
@@ -82,6 +83,7 @@ def test_053_a_hook_that_raises_does_not_keep_the_actor(journal: Journal) -> Non
     assert journal.lines() == ["hook"]
 
 
+@pytest.mark.differs_from_ray("Ray's half a minute cannot be made shorter from inside")
 def test_053_a_hook_that_never_returns_is_cut_off() -> None:
     @ray.remote
     class Endless:
@@ -156,25 +158,33 @@ def test_078_exit_actor_cannot_be_swallowed(method: str, threads: int) -> None:
         ray.get(actor.pid.remote(), timeout=PATIENCE)
 
 
-def test_078_other_calls_of_a_threaded_actor_fail_with_it(signal: Signal, journal: Journal) -> None:
+def test_078_other_calls_of_a_threaded_actor_end_first(signal: Signal, journal: Journal) -> None:
     @ray.remote(max_concurrency=2)
     class Threaded:
-        def wait(self) -> None:
+        def wait(self) -> str:
             journal.add("waits")
             signal.wait()
+            return "waited"
 
         def leave(self) -> None:
+            journal.add("leaves")
             ray.actor.exit_actor()
 
     actor = Threaded.remote()
     other = actor.wait.remote()
     wait_until(journal.lines, what="the other call to begin")
     leaving = actor.leave.remote()
-    for ref in (leaving, other):
+    wait_until(lambda: "leaves" in journal.lines(), what="the exit to be asked for")
+    late = actor.wait.remote()
+    signal.set()
+    assert ray.get(other, timeout=PATIENCE) == "waited"
+    for ref in (leaving, late):
         with pytest.raises(RayActorError):
             ray.get(ref, timeout=PATIENCE)
+    assert journal.lines() == ["waits", "leaves"]
 
 
+@pytest.mark.differs_from_ray("Ray 2.60 lets the other calls end first, although it says otherwise")
 def test_078_an_async_actor_exits_at_once() -> None:
     @ray.remote
     class Async:
@@ -206,7 +216,7 @@ def test_078_an_actor_may_leave_in_its_constructor() -> None:
         ray.get(Reluctant.remote().method.remote(), timeout=PATIENCE)
 
 
-def test_078_a_thread_of_the_actor_is_no_method_of_it() -> None:
+def test_078_a_thread_of_the_actor_may_end_it() -> None:
     @ray.remote
     class Threads:
         def ask(self) -> str:
@@ -217,6 +227,7 @@ def test_078_a_thread_of_the_actor_is_no_method_of_it() -> None:
                     ray.actor.exit_actor()
                 except BaseException as error:
                     found.append(type(error).__name__)
+                    raise
 
             thread = threading.Thread(target=leave)
             thread.start()
@@ -224,8 +235,9 @@ def test_078_a_thread_of_the_actor_is_no_method_of_it() -> None:
             return found[0]
 
     actor = Threads.remote()
-    assert ray.get(actor.ask.remote(), timeout=PATIENCE)
-    assert ray.get(actor.__ray_ready__.remote(), timeout=PATIENCE)
+    assert ray.get(actor.ask.remote(), timeout=PATIENCE) == "SystemExit"
+    with pytest.raises(ActorDiedError):
+        ray.get(actor.__ray_ready__.remote(), timeout=PATIENCE)
 
 
 # --- the reason in the error -------------------------------------------------------------------------------------
@@ -274,6 +286,7 @@ def test_072_a_detached_actor_still_restarts(journal: Journal) -> None:
     ray.kill(found)
 
 
+@pytest.mark.differs_from_ray("Ray's text speaks of a closed socket")
 def test_079_the_errors_of_a_restart_and_of_an_exit_say_so() -> None:
     actor = Leaver.options(max_restarts=1, max_task_retries=0, name="named").remote()
     with pytest.raises(ActorUnavailableError, match="unavailable.*its worker process has died") as caught:

@@ -249,6 +249,7 @@ def test_060_a_running_call_of_a_sync_actor_only_gets_a_flag(threads: int, journ
     assert ray.get(actor.ping.remote()) == "alive"
 
 
+@pytest.mark.differs_from_ray("Ray 2.60 holds up the calls behind it for half a minute, and fails them")
 def test_060_a_call_that_waits_for_its_actor_never_runs(journal: Journal, signal: Signal) -> None:
     @ray.remote
     class Late:
@@ -280,7 +281,7 @@ def test_060_a_call_that_waits_for_its_argument_never_runs(journal: Journal, sig
     signal.set()
 
 
-def test_060_what_a_cancelled_call_raises_is_not_seen(journal: Journal) -> None:
+def test_060_what_a_cancelled_call_raises_is_seen(journal: Journal) -> None:
     @ray.remote
     class Raising:
         def work(self) -> None:
@@ -291,7 +292,7 @@ def test_060_what_a_cancelled_call_raises_is_not_seen(journal: Journal) -> None:
     ref = Raising.remote().work.remote()
     wait_for(journal, "began")
     ray.cancel(ref)
-    with pytest.raises(TaskCancelledError):
+    with pytest.raises(ValueError, match="because of the cancellation"):
         ray.get(ref, timeout=PATIENCE)
 
 

@@ -13,7 +13,7 @@ import redray
 from redray import cloudpickle, refs
 from redray.actor import ActorClassInheritanceException, ActorHandle, ActorMethod
 from redray.exceptions import ActorAlreadyExistsError, ActorHandleNotFoundError
-from redray.exit import ActorExitRequested
+from redray.exit import ActorExitRequested, ThisProcess
 from redray.spec import STREAMING
 from tests.unit.fake_session import FakeSession, fake_session
 
@@ -266,11 +266,18 @@ def test_a_method_names_a_concurrency_group_that_exists() -> None:
 
 
 def test_078_exit_actor_is_for_actors(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThisProcess, "hosts_actor", False)
     for context in (None, SimpleNamespace(actor="")):
         session.context = context
         with pytest.raises(TypeError, match="outside an actor"):
             redray.actor.exit_actor()
-    session.context = SimpleNamespace(actor="ab")
-    monkeypatch.setattr(ActorExitRequested, "requested", False)
+    session.context = SimpleNamespace(actor="ab", exits=False)
     with pytest.raises(ActorExitRequested):
         redray.actor.exit_actor()
+    assert session.context.exits
+    session.context = None  # a thread that one of the actor's methods has started
+    monkeypatch.setattr(ThisProcess, "hosts_actor", True)
+    monkeypatch.setattr(ThisProcess, "must_end", False)
+    with pytest.raises(SystemExit):
+        redray.actor.exit_actor()
+    assert ThisProcess.must_end
