@@ -369,8 +369,8 @@ def _is_method(target: Any) -> bool:
 def exit_actor() -> NoReturn:
     """End the actor that runs this, on purpose: it is not restarted, the caller sees RayActorError, queued calls fail.
 
-    Other calls that run in threads have 30 s to end; those of an async actor are given up. In a thread that a method started,
-    it ends the actor after the call that runs.
+    Other calls that run in threads have 30 s to end; those of an async actor are given up. In a thread that a method
+    started, it ends the actor after the call that runs.
 
     Raises:
         TypeError: outside an actor.
