@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 metadata := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench chaos compat docs clean
+.PHONY: help demo test slow lint types bench chaos mutants compat docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
@@ -38,6 +38,9 @@ chaos: $(VENV)/.test ## kill workers, nodes and drivers, real and simulated, and
 
 compat: $(VENV)/.test ## run programs written for Ray under redray, and under Ray where RAY_PYTHON has it
 	$(bin)/python -m tests.compat $(ARGS)
+
+mutants: $(VENV)/.test ## plant known bugs, and see that the tests catch each
+	$(bin)/python -m tests.chaos.mutate
 
 docs: $(VENV)/.test ## draw the generated parts of docs/ anew
 	$(bin)/python docs/generate.py
