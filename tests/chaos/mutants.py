@@ -161,7 +161,7 @@ MUTANTS = (
         "a crash counts against tasks that had not started",
         "redray/worker/state.py",
         "            else:\n                self.return_to_backlog(attempt)\n\n    def _worker_blocked",
-        "            else:\n                self.book.finish_without_value(attempt, Outcome.CRASHED, '')\n\n    def _worker_blocked",
+        "            else:\n                self.book.finish_without_value(attempt, 'CRASHED', '')\n\n    def _worker_blocked",
         (*NODE, *SIMULATION),
     ),
     Mutant(
