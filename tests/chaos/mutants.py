@@ -160,8 +160,8 @@ MUTANTS = (
     Mutant(
         "a crash counts against tasks that had not started",
         "redray/worker/state.py",
-        "            else:\n                self.return_to_backlog(attempt)\n\n    def _worker_blocked",
-        "            else:\n                self.book.finish_without_value(attempt, 'CRASHED', '')\n\n    def _worker_blocked",
+        "                self.return_to_backlog(attempt)\n\n    def _worker_blocked",
+        "                self.book.finish_without_value(attempt, 'CRASHED', '')\n\n    def _worker_blocked",
         (*NODE, *SIMULATION),
     ),
     Mutant(

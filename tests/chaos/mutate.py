@@ -51,7 +51,7 @@ def try_out(copy: Path, mutant: Mutant) -> tuple[bool, str]:
         tests = [test for test in mutant.tests if (copy / test).exists()]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        environment["HYPOTHESIS_PROFILE"] = "hunt"
+        environment["HYPOTHESIS_PROFILE"] = "quick"
         try:
             done = subprocess.run(
                 command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -351,5 +351,7 @@ def pack_task(id: str, job: str, program: dict[str, Any], depth: int = 0, parent
         said("function", "f"),
     )
     returns = STREAMING if said("items") else 1
-    head = TaskHead(id, TASK, job, "f", demand, returns, retries, needs, [], depth, said("priority", 0), parent, function)
+    head = TaskHead(
+        id, TASK, job, "f", demand, returns, retries, needs, [], depth, said("priority", 0), parent, function
+    )
     return pack(head, program)

@@ -260,7 +260,9 @@ class Node:
                 again = [Yield(items.task, items.attempt, items.first + 1, []) for items, _ in action.yields]
                 self._RecordItems(actions.RecordItems([(items, []) for items in again]))
             else:
-                answers = [(items.task, *answer, 0, 0) for (items, _), answer in zip(action.yields, reply[1], strict=True)]
+                answers = [
+                    (items.task, *answer, 0, 0) for (items, _), answer in zip(action.yields, reply[1], strict=True)
+                ]
                 self.handle(events.ItemsPublished([answer[:4] for answer in answers]))
 
         self.call(on_reply, "task_yield", action.yields)

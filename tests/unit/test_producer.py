@@ -35,7 +35,9 @@ def sent(host: FakeHost) -> list[tuple[int, Any]]:
     for message in host.sent:
         if isinstance(message, Yielded):
             values = [item.inline for item in message.items]
-            found += [(message.first, serialization.load(value)[1]) for value in values if value] if values else [(0, ())]
+            found += (
+                [(message.first, serialization.load(value)[1]) for value in values if value] if values else [(0, ())]
+            )
     return found
 
 
