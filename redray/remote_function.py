@@ -146,7 +146,8 @@ def _pickle(target: Any, name: str) -> bytes:
     try:
         pickled = cloudpickle.dumps(target)
     except Exception as error:
-        raise TypeError(f"Could not serialize {name}: {_reason(target, error)}") from error
+        kind = "actor class" if isinstance(target, type) else "function"
+        raise TypeError(f"Could not serialize the {kind} {name}: {_reason(target, error)}") from error
     return pickled
 
 

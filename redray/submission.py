@@ -25,6 +25,7 @@ from redray.task_context import TaskContext
 from redray.values import INLINE_BYTES
 
 BATCH_BYTES = 8 * 1024
+CALL_BYTES = 10 * 2**20  # of all arguments that travel inside of a call
 
 
 class Submission(Groups, Streaming):
@@ -238,11 +239,16 @@ class Submission(Groups, Streaming):
                 self._unhandled.handle(value)
                 slots.append((place, len(waits_for)))
                 waits_for.append(value.hex())
-        serialized = self._serialize_arguments(args, kwargs, slots)
+        try:
+            serialized = self._serialize_arguments(args, kwargs, slots)
+        except TypeError as error:
+            raise _which_argument(places, error) from error.__cause__
         if serialized.size > INLINE_BYTES:
-            for place, value in places:
-                if not isinstance(value, ObjectRef):
-                    self._put_if_large(place, value, slots, waits_for, puts)
+            for place, packed in _too_large([item for item in places if not isinstance(item[1], ObjectRef)]):
+                ref = self._put_serialized(packed)
+                puts.append(ref)
+                slots.append((place, len(waits_for)))
+                waits_for.append(ref.hex())
             serialized = self._serialize_arguments(args, kwargs, slots)
         self._check_known(serialized.contains)
         self._handle(serialized.contains)
@@ -258,20 +264,33 @@ class Submission(Groups, Streaming):
             kwargs = {name: None if name in by_place else value for name, value in kwargs.items()}
         return serialization.serialize((args, kwargs, slots))
 
-    def _put_if_large(
-        self,
-        place: int | str,
-        value: Any,
-        slots: list[tuple[int | str, int]],
-        waits_for: list[str],
-        puts: list[ObjectRef[Any]],
-    ) -> None:
-        serialized = serialization.serialize(value)
-        if serialized.size > INLINE_BYTES:
-            ref = self._put_serialized(serialized)
-            puts.append(ref)
-            slots.append((place, len(waits_for)))
-            waits_for.append(ref.hex())
+
+def _too_large(places: Iterable[tuple[int | str, Any]]) -> list[tuple[int | str, serialization.Serialized]]:
+    """The arguments that travel as objects of their own: each large one, and the largest others of what is too much
+    for one call."""
+    sized = [(place, serialization.serialize(value)) for place, value in places]
+    sized.sort(key=lambda item: item[1].size, reverse=True)
+    total = sum(packed.size for _, packed in sized)
+    chosen = []
+    for place, packed in sized:
+        if packed.size <= INLINE_BYTES and total <= CALL_BYTES:
+            break
+        chosen.append((place, packed))
+        total -= packed.size
+    return chosen
+
+
+def _which_argument(places: Iterable[tuple[int | str, Any]], error: TypeError) -> TypeError:
+    """The error of all arguments together, as that of the first one that cannot be pickled."""
+    for place, value in places:
+        try:
+            serialization.serialize(value)
+        except TypeError as own:
+            which = f"argument {place!r}" if isinstance(place, str) else f"argument {place}"
+            return TypeError(
+                f"Could not serialize the {which}: {own} redray.util.inspect_serializability() follows it further down."
+            )
+    return error
 
 
 def _enter(extra: dict[str, Any], environment: str) -> None:

@@ -13,10 +13,7 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-import cloudpickle
-
-from redray import refs
-from redray.store import serialization
+from redray import cloudpickle, reducers, refs
 
 Dumped = tuple[bytes, list[memoryview], list[bytes]]
 
@@ -30,6 +27,15 @@ def dump(value: Any) -> Dumped:
     except Exception as error:
         path, cause = _culprit(value, error)
         raise TypeError(f"Cannot pickle {path}: {_one_line(cause)}") from error
+
+
+def failure(value: Any) -> Exception | None:
+    """What pickling it alone raises."""
+    try:
+        _dump(value)
+    except Exception as error:
+        return error
+    return None
 
 
 def _dump(value: Any) -> Dumped:
@@ -50,22 +56,19 @@ def _remake_memoryview(raw: Any, kind: str, shape: tuple[int, ...]) -> memoryvie
     return view
 
 
-class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """cloudpickle's, plus memoryviews that stay views, plus the serializers which the user registered."""
+class _Pickler(cloudpickle.CloudPickler):
+    """cloudpickle's, plus memoryviews that stay views, behind the serializers which the user registered."""
 
     dispatch_table = collections.ChainMap(
-        serialization.reducers,
-        {memoryview: _reduce_memoryview},
-        cloudpickle.CloudPickler.dispatch_table,
+        reducers.registered, {memoryview: _reduce_memoryview}, cloudpickle.CloudPickler.dispatch_table
     )
 
 
 def _culprit(value: Any, error: Exception, path: str = "", depth: int = 4) -> tuple[str, Exception]:
     """Follow the first part that cannot be pickled on its own, a few steps down: `['model'].lock` says most."""
-    for step, part in _parts(value) if depth else ():
-        try:
-            _dump(part)
-        except Exception as inner:
+    for step, part in parts(value) if depth else ():
+        inner = failure(part)
+        if inner is not None:
             return _culprit(part, inner, path + step, depth - 1)
     kind = (
         f"function {value.__name__!r}"
@@ -75,7 +78,8 @@ def _culprit(value: Any, error: Exception, path: str = "", depth: int = 4) -> tu
     return (f"{kind} (at {path.lstrip('.')})" if path else kind), error
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value is made of, with the step that leads to each: `.lock`, `[0]`, `['model']`."""
     if isinstance(value, dict):
         yield from ((f"[{key!r:.40}]", part) for key, part in list(value.items())[:1000])
     elif isinstance(value, (list, tuple, set, frozenset)):

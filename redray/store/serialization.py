@@ -16,12 +16,13 @@ from __future__ import annotations
 import pickle
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from redray import exceptions, refs
+from redray.reducers import registered
 
 VALUE, EXCEPTION, SYSTEM_ERROR = b"V", b"E", b"S"
 
@@ -33,8 +34,7 @@ _SMALL = 1024  # below this size the padding to a cache line would outweigh the 
 _LARGE_BYTES = 4096  # from here on bytes-like values travel as a buffer: 200 ns more to pickle, one copy less
 _ATOMS = frozenset({int, str, bytes, float, bool, type(None)})
 
-reducers: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
-"""Exact type -> what `__reduce__` would return: the serializers that the user registered, for this process."""
+reducers = registered  # the serializers that the user registered
 
 dumps, loads = pickle.dumps, pickle.loads
 

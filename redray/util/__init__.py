@@ -14,13 +14,16 @@ from redray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
+from redray.util.serialization import deregister_serializer, register_serializer
 
 __all__ = [
     "ActorPool",
     "as_completed",
     "collective",
+    "deregister_serializer",
     "get_current_placement_group",
     "get_placement_group",
+    "inspect_serializability",
     "joblib",
     "list_named_actors",
     "map_unordered",
@@ -29,6 +32,7 @@ __all__ = [
     "placement_group",
     "placement_group_table",
     "queue",
+    "register_serializer",
     "remove_placement_group",
     "scheduling_strategies",
     "state",
@@ -48,6 +52,10 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "inspect_serializability":  # it needs cloudpickle, which takes long to import
+        from redray.util.check_serialize import inspect_serializability
+
+        return inspect_serializability
     if name in _SUBMODULES:
         import importlib
 

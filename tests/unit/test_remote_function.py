@@ -171,7 +171,7 @@ def test_005_a_function_that_cannot_be_pickled_says_why(session: FakeSession) ->
         with lock:
             pass
 
-    with pytest.raises(TypeError, match="(?i)serialize locked.*lock"):
+    with pytest.raises(TypeError, match="(?i)serialize the function locked.*lock"):
         locked.remote()
 
 
