@@ -68,3 +68,20 @@ def _sum(parts: Any) -> dict[str, float]:
         for name, quantity in part.items():
             total[name] = total.get(name, 0.0) + float(quantity)
     return {name: round(quantity, 4) for name, quantity in total.items()}
+
+
+def object_locations(query: Query, keys: Keys, ids: list[str]) -> list[dict[str, Any] | None]:
+    """Of each value the nodes that have it and its size in bytes; None where there is no such object."""
+    commands: list[tuple[Any, ...]] = []
+    for id in ids:
+        key = keys.of_object(id)
+        commands += [("HMGET", key, "state", "size", "at"), ("HSTRLEN", key, "value")]
+    replies = query(commands)
+    found: list[dict[str, Any] | None] = []
+    for (state, size, at), inline in zip(replies[::2], replies[1::2], strict=True):
+        if state is None:
+            found.append(None)
+        else:
+            nodes = [node.decode() for node in (at or b"").split()]
+            found.append({"node_ids": nodes, "object_size": int(size) if size else inline or None})
+    return found

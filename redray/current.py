@@ -73,6 +73,9 @@ class Session(Protocol):
     ) -> tuple[list[Any], list[Any]]:
         """`wait` for refs and generators in one list."""
 
+    def object_locations(self, refs: list[ObjectRef[Any]]) -> list[dict[str, Any] | None]:
+        """`{"node_ids", "object_size"}` of each, None for one that is not there."""
+
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
     def kill_actor(self, actor_id: ActorID, no_restart: bool) -> None: ...
     def lookup_actor(self, name: str, namespace: str) -> ActorDescription | None: ...

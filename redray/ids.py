@@ -40,7 +40,14 @@ class BaseID(bytes):
 
     @classmethod
     def from_hex(cls: type[_Id], text: str) -> _Id:
-        return cls(bytes.fromhex(text))
+        try:
+            return cls(bytes.fromhex(text))
+        except ValueError as error:
+            raise ValueError(f"{text!r:.80} is no {cls.__name__} in hexadecimal: {error}") from None
+
+    @classmethod
+    def from_binary(cls: type[_Id], binary: bytes) -> _Id:
+        return cls(binary)
 
     @classmethod
     def from_random(cls: type[_Id]) -> _Id:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from redray.ids import HANDLE_INDEX, ActorID, JobID, ObjectID, TaskID
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -115,10 +116,26 @@ class ObjectRef(ObjectID, Generic[T_co]):
         """A `concurrent.futures.Future` of the value."""
         return keeper.future(self)
 
-    def __await__(self) -> Generator[Any, None, T_co]:
+    def as_future(self) -> asyncio.Future[T_co]:
+        """An asyncio future of the value, for the running loop."""
         import asyncio
 
-        return asyncio.wrap_future(self.future()).__await__()
+        return asyncio.wrap_future(self.future())
+
+    def _on_completed(self, callback: Callable[[Any], Any]) -> None:
+        """Call `callback`, in another thread, with the value or with the exception that `get` would raise."""
+        self.future().add_done_callback(lambda future: callback(future.exception() or future.result()))
+
+    def call_site(self) -> str:
+        """Ray's name for where the ref was made; not recorded here."""
+        return ""
+
+    def owner_address(self) -> bytes:
+        """Ray's name for the process a value depends on; here it depends on none."""
+        return b""
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self.as_future().__await__()
 
 
 _bytes_new = bytes.__new__

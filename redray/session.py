@@ -79,6 +79,12 @@ class Session(Submission):
             return None
         return ActorDescription(actor_id, class_name.decode(), serialization.deserialize(methods))
 
+    def object_locations(self, refs: list[ObjectRef[Any]]) -> list[dict[str, Any] | None]:
+        from redray.cluster_view import object_locations
+
+        self._sync()
+        return object_locations(self.query, self._keys, [ref.hex() for ref in refs])
+
     def list_named_actors(self, all_namespaces: bool) -> list[dict[str, str]]:
         self._sync()
         names = self.query([("HKEYS", self._keys.actor_names)])[0]
