@@ -32,7 +32,18 @@ from redray.api import (
     wait,
 )
 from redray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
-from redray.ids import ActorID, FunctionID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
+from redray.ids import (
+    ActorClassID,
+    ActorID,
+    ClusterID,
+    FunctionID,
+    JobID,
+    NodeID,
+    PlacementGroupID,
+    TaskID,
+    UniqueID,
+    WorkerID,
+)
 from redray.refs import ObjectRef
 from redray.version import __version__
 
@@ -46,7 +57,9 @@ else:
 ObjectID = ObjectRef  # Ray's older name of it
 
 __all__ = [
+    "ActorClassID",
     "ActorID",
+    "ClusterID",
     "DynamicObjectRefGenerator",
     "FunctionID",
     "JobID",
@@ -56,6 +69,7 @@ __all__ = [
     "ObjectRefGenerator",
     "PlacementGroupID",
     "TaskID",
+    "UniqueID",
     "WorkerID",
     "__version__",
     "actor",

@@ -132,3 +132,18 @@ class FunctionID(BaseID):
 
     __slots__ = ()
     SIZE = 16
+
+
+class UniqueID(BaseID):
+    """Ray's name for ids of no kind of their own."""
+
+    __slots__ = ()
+    SIZE = 16
+
+
+class ActorClassID(UniqueID):
+    __slots__ = ()
+
+
+class ClusterID(UniqueID):
+    __slots__ = ()

@@ -51,7 +51,7 @@ def test_what_is_no_id(text: str) -> None:
         ray.ObjectRef(3)
 
 
-@pytest.mark.parametrize("name", ["ActorID", "TaskID", "JobID", "NodeID", "WorkerID", "PlacementGroupID"])
+@pytest.mark.parametrize("name", ["UniqueID", "ActorID", "TaskID", "JobID", "NodeID", "WorkerID", "PlacementGroupID"])
 def test_ids_of_every_kind(name: str) -> None:
     cls = getattr(ray, name)
     nil = cls.nil()
