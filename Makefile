@@ -8,11 +8,7 @@ bin := $(VENV)/bin
 metadata := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo test slow lint types bench chaos mutants compat docs clean
-=======
-.PHONY: help demo test slow lint types bench chaos compat matrix docs clean
->>>>>>> 2c1f7e8 (README: the first screen says how to install, run and read on; make matrix)
+.PHONY: help demo test slow lint types bench chaos mutants compat matrix docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  make %-7s%s\n", n, $$0}'
@@ -43,15 +39,13 @@ chaos: $(VENV)/.test ## kill workers, nodes and drivers, real and simulated, and
 compat: $(VENV)/.test ## run programs written for Ray under redray, and under Ray where RAY_PYTHON has it
 	$(bin)/python -m tests.compat $(ARGS)
 
-<<<<<<< HEAD
 mutants: $(VENV)/.test ## plant known bugs, and see that the tests catch each
 	$(bin)/python -m tests.chaos.mutate
-=======
+
 matrix: $(VENV)/.test ## run the API tests on each kind of cluster, in random order, twice
 	for kind in embedded tcp three-nodes; do for round in 1 2; do \
 	    $(bin)/python -m pytest tests/api --cluster $$kind $(ARGS) || exit 1; \
 	done; done
->>>>>>> 2c1f7e8 (README: the first screen says how to install, run and read on; make matrix)
 
 docs: $(VENV)/.test ## draw the generated parts of docs/ anew
 	$(bin)/python docs/generate.py
