@@ -262,10 +262,11 @@ def check_name(what: str, value: object) -> None:
         raise ValueError(f"{what} cannot be an empty string. Pass a non-empty one, or None for the default.")
 
 
-def get_gpu_ids() -> list[int]:
-    """The ids of the GPUs that the running task or actor holds; empty in a driver."""
+def get_gpu_ids() -> list[int] | list[str]:
+    """The ids of the GPUs that the running task or actor holds; empty in a driver. Numbers, or the texts that
+    CUDA_VISIBLE_DEVICES had where the node was started."""
     context = current.current().task_context()
-    return list(context.gpus) if context is not None else []
+    return list(context.gpus) if context is not None else []  # type: ignore[return-value]
 
 
 def get_runtime_context() -> RuntimeContext:

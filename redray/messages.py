@@ -166,7 +166,7 @@ class Run(_Message, tag=36):
     attempt: int
     values: dict[str, bytes]
     function: bytes | None
-    gpus: list[int]
+    gpus: list[int | str]
     serial: int = 1  # counts the runs sent to this worker: a task may be sent to it, taken back, and sent again
 
 

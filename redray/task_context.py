@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from redray.resources import NOTHING, from_units, plain
@@ -18,7 +19,7 @@ class TaskContext:
         self,
         head: TaskHead,
         attempt: int,
-        gpus: list[int],
+        gpus: Sequence[int | str],
         creation: TaskHead | None = None,
         is_restarted: bool = False,
     ) -> None:

@@ -94,22 +94,50 @@ local function take_band(names, band, later, node, free, cpus, rooms, limit, cla
   end
 end
 
--- The queues that a node looks into: the cluster's and its own, in the order of their turns; {name, place}. Those with arguments on this
--- node come earlier, those with arguments on another one later, but not so late that they would wait for ever.
-local function queues_for(node)
-  local found, mixed = {}, false
-  local function add(list)
-    local places = redis.call('ZRANGE', list, 0, limits.QUEUES_EXAMINED - 1, 'WITHSCORES')
+-- Call `add` with (name, place) of each queue of a list, in its order, until it returns true: those that it passes over (nobody can run
+-- them, or only others) must not hide what stands behind them. Returns whether there is any.
+local function each_queue(list, most, add)
+  for first = 0, most - 1, limits.QUEUES_EXAMINED do
+    local places = redis.call('ZRANGE', list, first, first + limits.QUEUES_EXAMINED - 1, 'WITHSCORES')
     for i = 1, #places, 2 do
-      local near, turn = pinned_node(where_of(places[i])), tonumber(places[i + 1])
-      mixed = mixed or near ~= nil
-      found[#found + 1] = {places[i], turn, turn + (not near and 0 or near == node and -limits.NEAR_TURNS or limits.NEAR_TURNS)}
+      if add(places[i], tonumber(places[i + 1])) then return true end
     end
+    if #places < 2 * limits.QUEUES_EXAMINED then return first > 0 or #places > 0 end
   end
-  add(keys.queues)
-  add(keys.node_queues(node))
+  return true
+end
+
+-- The queues that a node might take from now: the cluster's and its own, in the order of their turns; {name, place}. Those with arguments
+-- on this node come earlier, those with arguments on another one later, but not so late that they would wait for ever. And whether there
+-- is any queue at all.
+local function queues_for(node, free, rooms)
+  local found, mixed = {}, false
+  local function add(name, place)
+    if times_fit(demand_of(name), free) > 0 or rooms[plain_name(name)] then
+      local where = where_of(name)
+      local near = pinned_node(where)
+      if where == '' or may_ever_take(node, where) then
+        mixed = mixed or near ~= nil
+        found[#found + 1] = {name, place, place + (not near and 0 or near == node and -limits.NEAR_TURNS or limits.NEAR_TURNS)}
+      end
+    end
+    return #found == limits.QUEUES_EXAMINED
+  end
+  local any = each_queue(keys.queues, limits.SLICE, add)
+  any = each_queue(keys.node_queues(node), limits.SLICE, add) or any
   if mixed then table.sort(found, function(one, other) return one[3] < other[3] or (one[3] == other[3] and one[1] < other[1]) end) end
-  return found
+  return found, any
+end
+
+-- The first of all queues that a node might ever take from.
+local function queues_left(node)
+  local names = {}
+  local function add(name)
+    if may_ever_take(node, where_of(name)) then names[#names + 1] = name end
+  end
+  each_queue(keys.queues, limits.QUEUES_EXAMINED, add)
+  each_queue(keys.node_queues(node), limits.QUEUES_EXAMINED, add)
+  return names
 end
 
 -- Take what fits, the most urgent first. `free` and `rooms` are counted down.
@@ -129,15 +157,13 @@ local function take_work(queues, node, free, cpus, rooms, limit, claimed, work)
   end
 end
 
--- The demands of the work that is left and that this node might run. Such a node lets new tasks queue behind it.
-local function demands_for(node, queues)
+-- Such a node lets new tasks queue behind what is left.
+local function demands_of(names)
   local demands, seen = {}, {}
-  for _, queue in ipairs(queues) do
-    local demand = demand_of(queue[1])
-    if not seen[demand] and may_ever_take(node, where_of(queue[1])) then
-      demands[#demands + 1] = demand
-      seen[demand] = true
-    end
+  for _, name in ipairs(names) do
+    local demand = demand_of(name)
+    if not seen[demand] then demands[#demands + 1] = demand end
+    seen[demand] = true
   end
   return demands
 end
@@ -149,18 +175,16 @@ local function hand_out(node, free_text, rooms, limit)
   local work, claimed, free = {}, {}, {}
   local offer = parse_offer(free_text)
   for name, units in pairs(offer.free) do free[name] = units end
-  local queues = queues_for(node)
-  if #queues > 0 then
-    take_work(queues, node, free, offer.cpus, rooms, limit, claimed, work)
-    queues = queues_for(node)
-  end
+  local queues, any = queues_for(node, free, rooms)
+  take_work(queues, node, free, offer.cpus, rooms, limit, claimed, work)
+  local left = any and queues_left(node) or {}
   add_all('SADD', keys.node_tasks(node), claimed)
   local idle = #work < limit
   write_offer(node, idle and free or nil, offer.cpus)
-  if #queues > 0 and others_wait(node, idle) then
-    for _, queue in ipairs(queues) do ring_idle(queue[1], 1, node) end
+  if any and others_wait(node, idle) then
+    each_queue(keys.queues, limits.QUEUES_EXAMINED, function(name) ring_idle(name, 1, node) end)
   end
-  return work, claimed, demands_for(node, queues)
+  return work, claimed, demands_of(left)
 end
 
 -- The work that an earlier call handed out, for a caller that lost the reply: what is its own still.

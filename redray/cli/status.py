@@ -14,6 +14,7 @@ from redray.gcs.inspect import Inspector
 from redray.gcs.reasons import missing
 from redray.gcs.schema import JobState, NodeState
 from redray.local_cluster import find_local_cluster
+from redray.where import may_admit
 
 
 @click.command("status", short_help="Show nodes, resources and waiting work.")
@@ -53,8 +54,10 @@ def _show(inspector: Inspector, address: str, verbose: bool) -> None:
         click.echo(f"    {line}")
     click.echo("\nwaiting for resources")
     waiting = inspector.queued()
-    for demand, count in sorted(waiting.items(), key=lambda item: -item[1]):
-        click.echo(f"    {count} x {demand.replace(',', ' ')}{_impossible(demand, alive)}")
+    for kind, count in sorted(waiting.items(), key=lambda item: -item[1]):
+        demand, _, where = kind.partition("|")
+        there = f" on {where}" if where else ""
+        click.echo(f"    {count} x {demand.replace(',', ' ')}{there}{_impossible(demand, where, alive)}")
     if not waiting:
         click.echo("    nothing")
     if verbose:
@@ -84,5 +87,8 @@ def _number(name: str, quantity: float) -> str:
     return f"{round(quantity, 4):g}"
 
 
-def _impossible(demand: str, alive: list[dict[str, Any]]) -> str:
-    return "   (no node is that large: add one)" if missing(demand, [row["resources"] for row in alive]) else ""
+def _impossible(demand: str, where: str, alive: list[dict[str, Any]]) -> str:
+    there = [row["resources"] for row in alive if may_admit(where, row["labels"])]
+    if alive and not there:
+        return "   (no node has such labels: add one)"
+    return "   (no node is that large: add one)" if missing(demand, there) else ""

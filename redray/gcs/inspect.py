@@ -74,13 +74,16 @@ class Inspector:
         return sorted(rows, key=lambda row: str(row["id"]))
 
     def queued(self) -> dict[str, int]:
-        """Ready tasks that no node has taken: demand -> how many, over all jobs."""
-        names = [_text(name) for name in self._connection.call("ZRANGE", self._key("queues"), 0, LIMITS["SLICE"] - 1)]
+        """Ready tasks that no node has taken: demand, or demand|where -> how many, over all jobs."""
+        nodes = [_text(node) for node in self._connection.call("SMEMBERS", self._key("nodes"))]
+        lists = [self._key("queues"), *(self._key("node_queues", node) for node in nodes)]
+        found = self.query([("ZRANGE", key, 0, LIMITS["SLICE"] - 1) for key in lists])
+        names = [_text(name) for listed in found for name in listed]
         counts = self.query([("ZCARD", self._key("queue", name)) for name in names])
         waiting: dict[str, int] = {}
         for name, count in zip(names, counts, strict=True):
-            demand = name.partition("|")[0]
-            waiting[demand] = waiting.get(demand, 0) + count
+            kind = name.rpartition("|")[0]
+            waiting[kind] = waiting.get(kind, 0) + count
         return waiting
 
     def living_actors(self, limit: int = 10_000) -> int:

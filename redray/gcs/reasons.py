@@ -11,6 +11,7 @@ from redray.gcs.schema import ActorState, NodeState, ObjectState, TaskState
 from redray.ids import HANDLE_INDEX
 from redray.resources import from_text, from_units, to_units
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
+from redray.where import may_admit
 
 DEEPEST = 50  # reasons behind reasons
 MOST_FOLLOWED = 5  # arguments or children of one task; the rest are counted
@@ -149,6 +150,12 @@ class Reasons:
         alive = [row for row in self._all_nodes() if row["state"] == NodeState.ALIVE]
         if not alive:
             yield Reason(depth, "The cluster has no live node.")
+            return
+        alive = [row for row in alive if may_admit(head.where, row["labels"])]
+        if head.where:
+            yield Reason(depth, f"It may run where this holds: {head.where}.")
+        if not alive:
+            yield Reason(depth, "No live node has such labels.")
         elif lacking := missing(head.demand, [row["resources"] for row in alive]):
             yield Reason(depth, f"It needs {_quantities(head.demand)}: no live node has {lacking}.")
         elif lacking := missing(head.demand, [row["free"] for row in alive]):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from redray import ray_alias
 from redray.messages import JobInfo
@@ -51,7 +52,7 @@ class Environment:
         if job.config.get("ray_alias"):
             ray_alias.install()  # the driver is run by `redray run`
 
-    def prepare(self, head: TaskHead, gpus: list[int]) -> None:
+    def prepare(self, head: TaskHead, gpus: Sequence[int | str]) -> None:
         """Before a task's or an actor's code runs."""
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))

@@ -20,12 +20,12 @@ class _Node(NamedTuple):
     labels: dict[str, str]
 
 
-def warn_of_infeasible(link: RedisLink, keys: Keys, warned: set[str]) -> None:
+def warn_of_infeasible(link: RedisLink, keys: Keys, judged: set[str]) -> None:
     """Compare the queues with what each node has in total, and its labels. Costs two reads, and is done only while
-    something is queued. Whichever node is the first to see it says so, for all of them."""
+    something is queued that is not in `judged`. Whichever node is the first to see it says so, for all of them."""
 
     def with_queues(names: Any) -> None:
-        fresh = [name.decode() for name in names if name.decode() not in warned] if isinstance(names, list) else []
+        fresh = [name.decode() for name in names if name.decode() not in judged] if isinstance(names, list) else []
         if fresh:
             link.plain(lambda ids: with_nodes(fresh, ids), "SMEMBERS", keys.nodes)
 
@@ -45,8 +45,8 @@ def warn_of_infeasible(link: RedisLink, keys: Keys, warned: set[str]) -> None:
         for name in names:
             kind, _, job = name.rpartition("|")
             demand, _, where = kind.partition("|")
+            judged.add(name)
             if not any(_has(node.resources, demand) and may_admit(where, node.labels) for node in nodes):
-                warned.add(name)
                 tell(job, kind, f"Warning: tasks or actors that need {_what(demand, where)} wait: "
                                 f"{_missing(nodes, demand, where)}. They start when such a node joins.")  # fmt: skip
 

@@ -37,6 +37,15 @@ def labels(custom: dict[str, str], node: str) -> dict[str, str]:
     return {ACCELERATOR_TYPE: accelerator_type() if count_gpus() else "", **custom, NODE_ID: node}
 
 
+def visible_gpus() -> list[str] | None:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, or UUIDs. None: all there are."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    names = [device.strip() for device in visible.split(",")]
+    return [name for name in names if name and name != "-1"]
+
+
 def accelerator_type() -> str:
     """Of the first GPU, as the driver names it: `NVIDIA A100-SXM4-40GB` is an `A100`, `NVIDIA GeForce RTX 5090` a
     `GeForce-RTX-5090`. Empty when there is none or its driver does not tell."""
@@ -62,9 +71,9 @@ def _usable_cpus() -> int:
 
 
 def count_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus()
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() and device.strip() != "-1"])
+        return len(visible)
     try:
         return sum(bool(re.fullmatch(r"nvidia\d+", name)) for name in os.listdir("/dev"))
     except OSError:

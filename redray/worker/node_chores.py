@@ -17,6 +17,7 @@ from redray.worker.node_shell import NodeShell
 
 STOP_STARTING_S = 5.0  # after the last renewal was sent
 TELL_FREE_S = 0.05
+JUDGE_S = 30.0  # what some node can run today may wait for ever once that one has gone
 DRAIN_S = 30.0
 
 
@@ -103,7 +104,11 @@ class NodeChores(NodeShell):
         """Warn the jobs whose tasks no node of the cluster can ever run."""
         from redray.worker.infeasible import warn_of_infeasible
 
-        warn_of_infeasible(self._link, self._keys, self._warned)
+        now = time.monotonic()
+        if now >= self._judge_again:
+            self._judge_again = now + JUDGE_S
+            self._judged.clear()
+        warn_of_infeasible(self._link, self._keys, self._judged)
 
     # ---- memory ------------------------------------------------------------------------------------------------------
     def _check_memory(self, now: float) -> None:

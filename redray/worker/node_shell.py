@@ -64,6 +64,7 @@ class NodeShell:
         most = config.max_workers or settings().max_workers or max(64, int(16 * self._resources["CPU"]))
         self.labels = machine.labels(config.labels, self.id)
         self._state = NodeState(self._resources, lambda: WorkerID.from_random().hex(), most, self.labels)
+        self._state.gpu_names = dict(enumerate(machine.visible_gpus() or ()))
         self._link: RedisLink
         self._jobs: JobBook
         self._objects: NodeObjects
@@ -81,7 +82,8 @@ class NodeShell:
         self._next_tick = 0.0
         self._stopping = False
         self._drain_until = 0.0
-        self._warned: set[str] = set()
+        self._judged: set[str] = set()  # queues of which it was found out lately whether any node can serve them
+        self._judge_again = 0.0
         self._memory = MemoryWatch(settings())
         self._revoking: deque[tuple[float, str, int]] = deque()
         self._metrics: MetricsServer | None = None

@@ -52,6 +52,7 @@ class NodeState:
         self.ledger = Ledger(resources)
         self.labels = labels or {}
         self.alone = True  # no other node is known
+        self.gpu_names: dict[int, str] = {}  # where this machine has others for them than their numbers here
         steady = max(1, int(resources.get("CPU", 1)))
         self.pool = WorkerPool(new_worker_id, most_workers, steady, lambda action: self.out.append(action))
         self.workers = self.pool.workers
@@ -327,14 +328,14 @@ class NodeState:
         if head.kind != ACTOR_CALL:
             # An actor belongs to the job that created it, whoever calls.
             worker.job, worker.environment = head.job, attempt.environment
+            worker.on_gpus = needs_gpu(head.demand)
         worker.queue = attempt.queue
-        worker.ran_without_gpu = worker.ran_without_gpu or not needs_gpu(head.demand)
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
         attempt.started_ms = self._now
         worker.serial += 1
         attempt.serial = worker.serial
-        gpus = [number for number, _ in worker.gpus]
+        gpus = [self.gpu_names.get(number, number) for number, _ in worker.gpus]
         run = Run(attempt.spec, attempt.attempt, attempt.values, None, gpus, worker.serial)
         self.out.append(
             actions.Dispatch(

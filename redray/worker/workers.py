@@ -61,7 +61,7 @@ class Worker:
 
     __slots__ = (
         "actor", "blocked", "doom", "environment", "gpus", "holds", "id", "job", "last_idle_ms", "leaving", "lent",
-        "pool", "queue", "ran_without_gpu", "ready", "revoking", "sent", "serial", "waits_for",
+        "on_gpus", "pool", "queue", "ready", "revoking", "sent", "serial", "waits_for",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -70,7 +70,7 @@ class Worker:
         self.environment = ""
         self.ready = False
         self.leaving = False
-        self.ran_without_gpu = False
+        self.on_gpus: bool | None = None  # whether what it runs holds GPUs; None before the first
         self.blocked = False
         self.lent: Quantities = {}
         self.doom = ""
@@ -86,12 +86,12 @@ class Worker:
         self.revoking = 0  # the serial up to which its unstarted runs are being taken back
 
     def may_serve(self, attempt: Attempt) -> bool:
-        """A process that has begun to serve a job in an environment serves no other. One that has run something without
-        a GPU gets none: libraries that it has loaded may have made up their minds that there is none."""
+        """A process that has begun to serve a job in an environment serves no other. One without GPUs gets none later,
+        nor one with GPUs go on without: libraries that it has loaded keep to the devices that they have seen."""
         if not self.job:
             return True
         fits = self.job == attempt.head.job and self.environment == attempt.environment
-        return fits and not (self.ran_without_gpu and needs_gpu(attempt.head.demand))
+        return fits and self.on_gpus in (None, needs_gpu(attempt.head.demand))
 
 
 class Ledger:

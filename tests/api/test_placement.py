@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from redray.util.scheduling_strategies import (
     NotIn,
 )
 from tests.api.conftest import check_whole_state
-from tests.helpers import PATIENCE, Signal, wait_until
+from tests.helpers import PATIENCE, Driver, Signal, wait_until
 
 LABELS = {"left": {"zone": "a", "disk": "ssd"}, "right": {"zone": "b"}}
 
@@ -252,6 +253,37 @@ def test_085_work_whose_labels_no_node_has_waits_for_one(new_node: Any) -> None:
         ray.get(waiting, timeout=0.2)
     node = new_node(num_cpus=1, labels={"zone": "late"})
     assert ray.get(waiting) == node
+
+
+def test_085_a_driver_is_warned_once_of_what_no_node_can_run(machine_room: Any, tmp_path: Path, signal: Signal) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        import sys
+        import redray as ray
+        from tests.helpers import Signal
+        ray.init(sys.argv[1])
+        @ray.remote
+        def nothing():
+            pass
+        nowhere = nothing.options(label_selector={"zone": "nowhere"})
+        refs = [nowhere.remote() for _ in range(3)]
+        Signal(sys.argv[2] + "-1").wait()
+        refs += [nowhere.remote(), nothing.options(num_gpus=9).remote()]
+        Signal(sys.argv[2]).wait()
+        """,
+        [machine_room.address, signal.path],
+    )
+    try:
+        driver.wait_for_output("zone=nowhere")
+        Signal(Path(f"{signal.path}-1")).set()
+        driver.wait_for_output("9 GPU")  # by then every node has seen both many times
+        signal.set()
+        out = driver.finish()
+        assert out.count("zone=nowhere") == 1
+        assert "no node of the cluster has such labels" in out
+    finally:
+        driver.kill()
 
 
 def test_accelerator_type_is_a_resource(new_node: Any) -> None:

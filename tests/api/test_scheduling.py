@@ -191,6 +191,61 @@ def test_090_whole_gpus_are_told_apart() -> None:
     assert visible == ",".join(ids)
 
 
+def test_084_a_gpu_task_has_a_process_of_its_own() -> None:
+    """It neither comes after a task without GPUs, nor does anything come after it."""
+
+    @ray.remote
+    def pid() -> int:
+        return os.getpid()
+
+    without = set(ray.get([pid.remote() for _ in range(4)]))
+    with_gpu = ray.get([pid.options(num_gpus=1).remote() for _ in range(4)])
+    assert len(set(with_gpu)) == 4 and without.isdisjoint(with_gpu)
+    assert set(ray.get([pid.remote() for _ in range(4)])).isdisjoint(with_gpu)
+
+
+def test_084_with_max_calls_0_a_gpu_worker_serves_gpu_tasks_again() -> None:
+    @ray.remote(num_gpus=1, max_calls=0)
+    def pid() -> int:
+        return os.getpid()
+
+    @ray.remote
+    def pid_without() -> tuple[int, str | None]:
+        return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    pids = [ray.get(pid.remote()) for _ in range(4)]
+    assert len(set(pids)) == 1
+    other, visible = ray.get(pid_without.remote())
+    assert other not in pids
+    assert visible == os.environ.get("CUDA_VISIBLE_DEVICES"), "without GPUs the variable is left alone"
+
+
+def test_099_without_gpus_cuda_visible_devices_is_left_alone(tmp_path: Path) -> None:
+    driver = Driver(
+        tmp_path,
+        """
+        import os
+        os.environ["CUDA_VISIBLE_DEVICES"] = "5,7"
+        import redray as ray
+        ray.init("local", num_cpus=2, include_dashboard=False)
+        @ray.remote
+        def seen():
+            return ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        print("GPUs:", ray.cluster_resources()["GPU"])
+        print("without:", *ray.get(seen.remote()))
+        print("zero:", *ray.get(seen.options(num_gpus=0).remote()))
+        print("with one:", *ray.get(seen.options(num_gpus=1).remote()))
+        print("with both:", *ray.get(seen.options(num_gpus=2).remote()))
+        """,
+    )
+    try:
+        out = driver.finish()
+    finally:
+        driver.kill()
+    for line in ("GPUs: 2.0", "without: [] 5,7", "zero: [] 5,7", "with one: ['5'] 5", "with both: ['5', '7'] 5,7"):
+        assert line in out
+
+
 @pytest.mark.parametrize("cpus, threads", [(1, "1"), (2, "2"), (0.5, "1"), (0, "1"), (1.5, "1")])
 def test_098_omp_num_threads_follows_num_cpus(cpus: float, threads: str) -> None:
     assert "OMP_NUM_THREADS" not in os.environ, "this test needs an environment without OMP_NUM_THREADS"

@@ -152,7 +152,7 @@ class Cluster:
         return self.send(command.verb, [self.keys.process(process)], args)
 
     # ---- who is there ----------------------------------------------------------------------------------------------
-    def node(self, id: str = NODE, now: int = NOW, resources: str = "CPU:4") -> str:
+    def node(self, id: str = NODE, now: int = NOW, resources: str = '{"CPU": 4}') -> str:
         assert self.run(nodes.register(self.keys, id, now, 1, {"host": "h", "resources": resources}))[0] == b"OK"
         self.routes[id] = DIRECT
         return id

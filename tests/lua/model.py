@@ -162,6 +162,16 @@ class Control:
             self.call(task)
         else:
             self.queue(task)
+            if task.state == TaskState.QUEUED and self.is_lost(task):
+                self.chores.pop()
+                self.end(task, TaskState.FAILED, "TaskUnschedulableError")
+
+    def only_node(self, task: Task) -> str:
+        """The only node it may run on, "" when there are more."""
+        return task.head.where.partition("=")[2] if not task.head.where.endswith("*") else ""
+
+    def is_lost(self, task: Task) -> bool:
+        return bool(self.only_node(task)) and self.only_node(task) not in self.nodes
 
     def call(self, task: Task) -> None:
         actor = self.actors.get(task.head.actor)
@@ -181,6 +191,17 @@ class Control:
         task.node = ""
         task.unready = {id for id in task.head.waits_for if self.must_wait_for(id)}
         task.state = TaskState.WAITING if task.unready else TaskState.QUEUED
+        if task.state == TaskState.QUEUED and self.is_lost(task):
+            self.chores.append(("place", task.head.task))
+
+    def do_place(self, id: str) -> None:
+        if id in self.tasks and self.tasks[id].state == TaskState.QUEUED:
+            self.end(self.tasks[id], TaskState.FAILED, "TaskUnschedulableError")
+
+    def do_node(self, node: str) -> None:
+        for task in self.tasks.values():
+            if task.state == TaskState.QUEUED and self.only_node(task) == node:
+                self.end(task, TaskState.FAILED, "TaskUnschedulableError")
 
     def to_actor(self, task: Task) -> None:
         actor = self.actors.get(task.head.actor)
@@ -197,6 +218,8 @@ class Control:
                 task.unready.discard(id)
                 if not task.unready:
                     task.state = TaskState.QUEUED
+                    if self.is_lost(task):
+                        self.chores.append(("place", task.head.task))
 
     def publish(self, id: str, content: str | None, at: str = "", contains: Iterable[str] = ()) -> None:
         value = self.values[id]
@@ -425,6 +448,7 @@ class Control:
 
     def reap(self, node: str) -> None:
         self.nodes.discard(node)
+        self.chores.append(("node", node))
         for id, actor in list(self.actors.items()):
             if actor.node == node and actor.state == "ALIVE":
                 self.actor_died(id, final=False)

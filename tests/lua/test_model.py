@@ -23,6 +23,7 @@ from redray.gcs.client import Connection
 from redray.gcs.schema import TASK_MOVES, Outcome, TaskState
 from redray.gcs.scripts import Scripts
 from redray.gcs.snapshot import Snapshot
+from redray.where import NODE_ID
 from tests.lua import builders
 from tests.lua.builders import LATER, Cluster, head
 from tests.lua.model import LARGE, PLACED, Control, Task, first, handle
@@ -116,11 +117,16 @@ class ControlMachine(RuleBasedStateMachine):
             max_retries=retries,
             waits_for=waits,
             keeps=self._objects(data, 1),
+            where=data.draw(st.sampled_from(self._places()), label="where"),
         )
         ready = not any(self.model.must_wait_for(id) for id in waits)
         local = record.route != "direct" and ready
         claim = data.draw(st.sampled_from("RC-" if local else "-"), label="claim")
         self._submit(process, task, claim)
+
+    def _places(self) -> list[str]:
+        nodes = [f"{NODE_ID}={node}" for node in sorted(self.model.nodes)[:2]]
+        return ["", "", "", "SPREAD", f"{NODE_ID}=9999>*", *nodes, *(f"{node}>*" for node in nodes), f"{NODE_ID}=9999"]
 
     def _submit(self, process: str, task: specs.TaskHead, claim: str = "-") -> None:
         reply = self.cluster.submit(specs.pack(task, b"payload"), by=process, claims=claim)
@@ -154,12 +160,19 @@ class ControlMachine(RuleBasedStateMachine):
             assert id in ready, f"{id} was handed out, but is {task.state}"
             assert attempt == task.attempt
             assert {item[1].decode() for item in news} == {i for i in task.head.waits_for if i in self.model.values}
+            assert self.model.only_node(task) in ("", node)
             task.state, task.node = TaskState.CLAIMED, node
-        assert len(reply[1]) == min(free, len(ready)) or set(queued) - set(ready)
+        elsewhere = [id for id in ready if self._is_better_elsewhere(id)]
+        assert len(reply[1]) <= min(free, len(ready))
+        assert len(reply[1]) >= min(free, len(ready) - len(elsewhere)) or set(queued) - set(ready)
         for id in set(queued) - set(ready):
             if self.cluster.state(id) == TaskState.WAITING:  # it was looked at
                 self.model.queue(self.model.tasks[id])
         self._done()
+
+    def _is_better_elsewhere(self, id: str) -> bool:
+        head = self.model.tasks[id].head
+        return bool(head.where) or any(self.model.values[arg].at for arg in head.waits_for if arg in self.model.values)
 
     @precondition(lambda self: self.model.tasks and self.model.nodes)
     @rule(data=st.data())

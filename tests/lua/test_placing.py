@@ -88,6 +88,14 @@ def test_what_only_one_node_may_run_does_not_hide_the_rest(zones: Cluster) -> No
     assert zones.claimed(NODE) == [A]
 
 
+def test_what_nobody_can_run_does_not_hide_the_rest(zones: Cluster) -> None:
+    count = LIMITS["QUEUES_EXAMINED"]
+    many = [packed(task_id(number), demand=f"r{number}:1") for number in range(1, count)]
+    labelled = [packed(task_id(number), where=f"zone=x{number}") for number in range(count, 2 * count)]
+    zones.submit(*many, *labelled, packed(task_id(999)))
+    assert zones.claimed(NODE) == [task_id(999)]
+
+
 def test_only_nodes_that_may_take_it_are_rung(zones: Cluster) -> None:
     idle(zones, NODE)
     idle(zones, NODE2)

@@ -445,6 +445,23 @@ class TestGpus:
         node.ready()
         assert node.dispatched(node.settle()) == [2]
 
+    def test_a_worker_that_ran_with_one_does_not_go_on_without(self) -> None:
+        node = Bench(4, GPU=1)
+        [used] = node.workers(1)
+        node.receive(task(1, demand="GPU:1"))
+        node.done(1)
+        node.receive(task(2))
+        node.ready()
+        node.settle()
+        assert node.worker_of(2) != used
+
+    def test_by_the_names_that_this_machine_has_for_them(self) -> None:
+        node = Bench(4, GPU=2)
+        node.state.gpu_names = {0: "4", 1: "GPU-abc"}
+        node.workers(1)
+        [dispatch] = of(actions.Dispatch, node.receive(task(1, demand="GPU:2")))
+        assert dispatch.run.gpus == ["4", "GPU-abc"]
+
     def test_a_worker_that_ran_with_one_may_have_another(self) -> None:
         node = Bench(4, GPU=1)
         [used] = node.workers(1)
