@@ -261,13 +261,17 @@ def test_085_a_driver_is_warned_once_of_what_no_node_can_run(machine_room: Any, 
         """
         import sys
         import redray as ray
+        from redray.util.placement_group import placement_group
+        from redray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
         from tests.helpers import Signal
         ray.init(sys.argv[1])
         @ray.remote
         def nothing():
             pass
         nowhere = nothing.options(label_selector={"zone": "nowhere"})
-        refs = [nowhere.remote() for _ in range(3)]
+        group = placement_group([{"CPU": 99}])
+        refs = [nothing.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()]
+        refs += [nowhere.remote() for _ in range(3)]
         Signal(sys.argv[2] + "-1").wait()
         refs += [nowhere.remote(), nothing.options(num_gpus=9).remote()]
         Signal(sys.argv[2]).wait()
@@ -282,6 +286,7 @@ def test_085_a_driver_is_warned_once_of_what_no_node_can_run(machine_room: Any, 
         out = driver.finish()
         assert out.count("zone=nowhere") == 1
         assert "no node of the cluster has such labels" in out
+        assert "_group_" not in out, "a task that waits for its group can still run some day"
     finally:
         driver.kill()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import redray as ray
@@ -218,6 +219,16 @@ def test_084_with_max_calls_0_a_gpu_worker_serves_gpu_tasks_again() -> None:
     other, visible = ray.get(pid_without.remote())
     assert other not in pids
     assert visible == os.environ.get("CUDA_VISIBLE_DEVICES"), "without GPUs the variable is left alone"
+
+
+def test_100_idle_workers_beyond_the_cpus_leave() -> None:
+    @ray.remote
+    def nested(depth: int) -> set[int]:
+        return {os.getpid()} | (ray.get(nested.remote(depth - 1)) if depth else set())
+
+    pids = ray.get(nested.remote(5))  # each waits for the next: six processes on two CPUs
+    assert len(pids) == 6
+    wait_until(lambda: sum(map(psutil.pid_exists, pids)) <= 2, what="the workers beyond the CPUs to leave")
 
 
 def test_099_without_gpus_cuda_visible_devices_is_left_alone(tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def test_every_command_has_help(redray: Redray, command: str) -> None:
         ('start --head --resources {"disk":NaN}', "at least 0"),
         ('start --head --resources {"a|b":1}', "cannot name a resource"),
         ('start --head --labels {"zone":1}', "must be text"),
+        ("start --head --labels zone", "no label, such as zone=a"),
+        ("start --head --labels zone=a=b", "no label, such as zone=a"),
+        ("start --head --labels -zone=a", "Invalid label key"),
         ("start --head --node-ip-address here", "not an IP address"),
         ("start --head --node-ip-address 0.0.0.0", "cannot reach 0.0.0.0"),
         ("start --head --object-store-memory 0", "not a number of bytes"),
@@ -208,4 +211,5 @@ def test_values() -> None:
     assert parse_bytes("2G") == parse_bytes("2gb") == parse_bytes("2GiB") == 2 * 2**30
     assert parse_ip("::0001") == "::1"
     assert parse_resources('{"disk": 2, "tape": 0.5}') == {"disk": 2, "tape": 0.5}
-    assert parse_labels('{"zone": "a"}') == {"zone": "a"}
+    assert parse_labels('{"zone": "a"}') == parse_labels("zone=a") == {"zone": "a"}
+    assert parse_labels(" zone=a , example.com/disk=ssd,gpu=") == {"zone": "a", "example.com/disk": "ssd", "gpu": ""}
