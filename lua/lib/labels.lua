@@ -37,6 +37,12 @@ local function parse_selector(text)
   return parsed
 end
 
+-- The one node that the first alternative names, if it names one.
+local function pinned_node(where)
+  local node, following = string.match(where, '^ray%.io/node%-id=([^,&>~]*)(.?)')
+  if following ~= ',' then return node end
+end
+
 local known_labels = {}
 
 -- {label = value} of a node; one that is gone has only its id.
@@ -52,6 +58,9 @@ end
 
 local function matches(node, selector)
   if selector == '*' then return true end
+  local one = pinned_node(selector)
+  if one and one ~= node then return false end
+  if selector == NODE_ID .. '=' .. node then return true end
   local labels = labels_of(node)
   for _, condition in ipairs(parse_selector(selector)) do
     local label = labels[condition.key]
@@ -67,10 +76,4 @@ end
 local function first_choice(where)
   local first, relation, rest = string.match(where, '^([^>~]*)([>~])(.*)$')
   return first or where, relation, rest
-end
-
--- The one node that the first alternative names, if it names one.
-local function pinned_node(where)
-  local node, following = string.match(where, '^ray%.io/node%-id=([^,&>~]*)(.?)')
-  if following ~= ',' then return node end
 end

@@ -74,6 +74,16 @@ local function may_ever_take(node, where)
   return where == ''
 end
 
+-- Whether something waits that a node could take now, were it not for others that may be better.
+local function has_work_for(node, free)
+  for _, list in ipairs({keys.queues, keys.node_queues(node)}) do
+    for _, name in ipairs(redis.call('ZRANGE', list, 0, limits.QUEUES_EXAMINED - 1)) do
+      if times_fit(demand_of(name), free) > 0 and may_ever_take(node, where_of(name)) then return true end
+    end
+  end
+  return false
+end
+
 -- Ring up to `count` idle nodes that may serve a queue: any that is less than half used, else the one that is used least.
 local function ring_idle(name, count, except)
   local demand, where, fitting = demand_of(name), where_of(name), {}
@@ -105,14 +115,16 @@ local function next_in_turn(demand, where)
   return found[redis.call('INCR', keys.spread) % #found + 1]
 end
 
--- The node that has most of the bytes of a task's large arguments.
+-- Of the nodes that could run a task, the one that has most of the bytes of its large arguments.
 local function nearest(head)
   local bytes, best = {}, nil
   for _, id in ipairs(head[8]) do
     local object = redis.call('HMGET', object_key(id), fields.size, fields.at)
     for node in string.gmatch(object[2] or '', '%S+') do
-      bytes[node] = (bytes[node] or 0) + tonumber(object[1] or 0)
-      if not best or bytes[node] > bytes[best] then best = node end
+      if could_fit(node, head[5]) then
+        bytes[node] = (bytes[node] or 0) + tonumber(object[1] or 0)
+        if not best or bytes[node] > bytes[best] then best = node end
+      end
     end
   end
   if best and redis.call('SCARD', keys.nodes) > 1 and lives(best) then return best end

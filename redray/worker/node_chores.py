@@ -49,9 +49,9 @@ class NodeChores(NodeShell):
         self._state.alone = reply[4] <= 1
         self._waiting_groups = reply[5]
         if reply[3]:
-            # Whoever was rung for it may not have come.
-            self._state.ask_for_work()
             self._check_queues()
+        if reply[6]:
+            self._state.ask_for_work()  # whoever was rung for it has not come
 
     def _may_start(self) -> bool:
         """Self-fencing: without a fresh lease nothing new is started,

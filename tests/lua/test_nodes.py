@@ -48,7 +48,7 @@ def test_a_new_node_learns_of_the_others(bare: Cluster) -> None:
 
 
 def test_renewing_moves_the_end_of_the_lease(cluster: Cluster) -> None:
-    assert renew(cluster, NODE, NOW + 1000, "CPU:3") == ["OK", "", 0, 0, 2, 0]
+    assert renew(cluster, NODE, NOW + 1000, "CPU:3") == ["OK", "", 0, 0, 2, 0, 0]
     assert float(cluster.connection.call("ZSCORE", cluster.keys.leases, f"node:{NODE}")) == NOW + 1000 + LEASE
     assert cluster.hash(cluster.keys.node(NODE))["free"] == "CPU:3"
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from redray.gcs import nodes
 from redray.gcs.schema import LIMITS
 from tests.lua.builders import (
     DRIVER,
@@ -268,6 +269,27 @@ def test_what_is_near_another_node_does_not_wait_for_ever(zones: Cluster) -> Non
     zones.submit(packed(T1, waits_for=[put_id(50)]), *(packed(id) for id in plain))
     taken = [id for _ in range(2 * LIMITS["NEAR_TURNS"]) for id in zones.claimed(NODE, free="CPU:1")]
     assert T1 in taken and T1 not in taken[: LIMITS["NEAR_TURNS"]]
+
+
+def test_a_node_that_cannot_run_it_is_not_near(zones: Cluster) -> None:
+    zones.put(put_id(50), node=NODE2)
+    zones.put(put_id(51), node=NODE)
+    zones.connection.call("HSET", zones.keys.node(NODE2), "resources", json.dumps({"CPU": 0}))
+    zones.submit(packed(T1, waits_for=[put_id(50)]), packed(T2, waits_for=[put_id(50), put_id(51)]))
+    queues = text(zones.connection.call("ZRANGE", zones.keys.queues, 0, -1))
+    assert sorted(queues) == sorted([f"CPU:1|{DRIVER}", f"CPU:1|{HERE}~*|{DRIVER}"])
+
+
+@pytest.mark.parametrize(
+    "where, fits", [("", 1), ("zone=a", 1), (HERE, 1), ("zone=b~zone=a", 1), ("zone=b", 0), (THERE, 0), ("zone=c", 0)]
+)
+def test_a_renewal_says_whether_something_waits_that_fits(zones: Cluster, where: str, fits: int) -> None:
+    def renewed(free: str) -> int:
+        return int(zones.run(nodes.renew(zones.keys, f"node:{NODE}", NOW, free))[-1])
+
+    assert renewed("CPU:4") == 0
+    zones.submit(packed(T1, where=where))
+    assert (renewed("CPU:4"), renewed(""), renewed("CPU:0.5")) == (fits, fits, 0)
 
 
 def test_actors_do_not_follow_their_arguments(zones: Cluster) -> None:
