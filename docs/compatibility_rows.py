@@ -89,7 +89,7 @@ FEATURES: dict[str, list[F]] = {
             "redray.remote",
             "api/test_scheduling api/test_functions::012*",
         ),
-        F("`accelerator_type`", "redray.remote", "*/test_*::*accelerator_type*"),
+        F("`accelerator_type`", "redray.remote", "api/test_placement::*accelerator_type*"),
         F("`num_returns`: 0, 1, n", "redray.remote", "api/test_results"),
         F(
             '`num_returns="streaming"`, and the default of generator functions',
@@ -103,14 +103,14 @@ FEATURES: dict[str, list[F]] = {
         F(
             "`scheduling_strategy`",
             "redray.util.scheduling_strategies.NodeAffinitySchedulingStrategy",
-            "api/test_*strateg* api/test_*placement*",
+            "api/test_placement api/test_placement_groups",
         ),
         F(
             "`placement_group`, `placement_group_bundle_index` as options",
             "redray.util.placement_group",
             "api/test_*placement*",
         ),
-        F("`label_selector`, `fallback_strategy`", "redray.remote", "api/test_*label* api/test_*strateg*::*label*"),
+        F("`label_selector`, `fallback_strategy`", "redray.remote", "api/test_placement::*label*"),
         F("`runtime_env`", "redray.runtime_env.RuntimeEnv", "api/test_runtime_env"),
         F("`_generator_backpressure_num_objects`", "redray.ObjectRefGenerator", "api/test_*generator*::092*"),
         F(
@@ -175,7 +175,7 @@ FEATURES: dict[str, list[F]] = {
         F(
             "tasks go to the node that has their arguments",
             "redray.remote",
-            "api/test_*::*locality* lua/test_*::*locality* api/test_*::*bytes*",
+            "api/test_placement::086_a_task_goes*",
         ),
         F("large values go from node to node", "redray.get", "api/test_nodes::032* integration/test_transfer"),
         F(
@@ -209,7 +209,7 @@ FEATURES: dict[str, list[F]] = {
         F(
             "`SPREAD`, `NodeAffinitySchedulingStrategy`, `NodeLabelSchedulingStrategy`",
             "redray.util.scheduling_strategies.NodeLabelSchedulingStrategy",
-            "api/test_*strateg* api/test_nodes::*affinity*",
+            "api/test_placement",
         ),
         F(
             "placement groups: four strategies, `ready`, `wait`, bundles, removal",
@@ -250,7 +250,7 @@ FEATURES: dict[str, list[F]] = {
         F(
             "`py_modules`",
             "redray.runtime_env.RuntimeEnv",
-            "api/test_*runtime_env*::*py_modules* api/test_*py_modules*",
+            "api/test_runtime_env_files::*module*",
         ),
         F("`pip`, `uv`", "redray.runtime_env.RuntimeEnv", "*/test_*runtime_env*::*pip*"),
         F("`worker_process_setup_hook`", "redray.runtime_env.RuntimeEnv", "api/test_runtime_env::*hook*"),
@@ -342,7 +342,7 @@ FEATURES: dict[str, list[F]] = {
         F("`redray why`, which Ray has not", "redray.cli.why", "*/test_*why*"),
     ],
     "Utilities": [
-        F("`ActorPool`", "redray.util.ActorPool", f"api/test_util_actor_pool* {_COMPAT}"),
+        F("`ActorPool`", "redray.util.ActorPool", _COMPAT),
         F(
             "`Queue`",
             "redray.util.queue.Queue redray.util.queue.Empty redray.util.queue.Full",
@@ -366,10 +366,14 @@ FEATURES: dict[str, list[F]] = {
         F("`list`", "redray.cli.listing", "integration/test_cli_tables"),
         F(
             "`summary`, `logs`, `memory`",
-            "redray.cli.summary redray.cli.logs redray.cli.memory",
-            "integration/test_cli*",
+            "redray.cli.state.summary redray.cli.state.memory redray.cli.tools.logs",
+            "api/test_command_line",
         ),
-        F("`timeline`, `microbenchmark`, `kill-actor`", "redray.cli.timeline", "integration/test_cli*"),
+        F(
+            "`timeline`, `microbenchmark`, `kill-actor`",
+            "redray.cli.tools.timeline redray.cli.tools.kill_actor redray.cli.tools.microbenchmark",
+            "api/test_command_line",
+        ),
         F(
             "`job submit` and its kin, `JobSubmissionClient`",
             "redray.job_submission.JobSubmissionClient redray.cli.job",

@@ -44,7 +44,7 @@ def test_a_node_that_leaves_says_so(cluster: Cluster) -> None:
     assert states(cluster)[stays.node_id] == "ALIVE"
 
 
-def test_a_killed_node_is_noticed_within_ten_seconds(cluster: Cluster) -> None:
+def test_101_a_killed_node_is_noticed_within_ten_seconds(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=1)
     killed = cluster.add_node(num_cpus=1)
     cluster.remove_node(killed, allow_graceful=False)
