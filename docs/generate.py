@@ -86,10 +86,19 @@ def table_of_keys() -> str:
     return "\n".join(["| key, after `{redray}:` | type | what | when it goes |", "|---|---|---|---|", *rows])
 
 
+def list_of_guides() -> str:
+    """Those for beginners first, then the topics by name."""
+    first = ["getting-started", "migrating-from-ray", "tasks", "actors", "objects"]
+    pages = sorted((DOCS / "guides").glob("*.md"), key=lambda page: ((*first, page.stem).index(page.stem), page.stem))
+    titles = [(page.name, page.read_text().partition("\n")[0].removeprefix("# ")) for page in pages]
+    return "\n".join(f"* [{title}](guides/{name})" for name, title in titles)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "diagram": diagram,
     "moves": table_of_moves,
     "keys": table_of_keys,
+    "guides": list_of_guides,
     "summary": compatibility.summary,
     "features": compatibility.features_table,
     "numbers": compatibility.numbers_table,
