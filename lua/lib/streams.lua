@@ -16,8 +16,16 @@ end
 -- An item that was not there before: it is the reader's, who need not say so.
 local function publish_new(task, index, state, returned, node, held)
   local id = item_id(task, index)
-  redis.call('HSET', keys.object(id), fields.refs, 1)
-  publish(id, keys.object(id), state, returned, node, nil, 1)
+  local key, inline, size, value_at = keys.object(id), returned[1], returned[2], nil
+  if inline then
+    redis.call('HSET', key, fields.refs, 1, fields.state, state, fields.value, inline)
+  else
+    value_at = node
+    redis.call('HSET', key, fields.refs, 1, fields.state, state, fields.size, size, fields.at, node)
+    redis.call('SADD', keys.node_objects(node), id)
+  end
+  if #returned[3] > 0 then contain(key, returned[3]) end
+  wake(id, nil, true, announcement(inline, size, value_at))
   held[#held + 1] = id
 end
 

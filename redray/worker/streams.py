@@ -24,6 +24,7 @@ class Streams:
     def __init__(self, node: NodeState) -> None:
         self._node = node
         self._yields: deque[tuple[Yield, list[bytes]]] = deque()
+        self._last_bytes = 0  # of the last of them
 
     def has_items(self) -> bool:
         return bool(self._yields)
@@ -35,21 +36,35 @@ class Streams:
         if attempt is None or attempt.attempt != message.attempt:
             self._free([f"{message.task}{index:08x}" for index in _large(message)])
             return
-        values = []
-        returns = []
+        values, returns = self._continued(message)
         for offset, item in enumerate(message.items):
             if item.inline is not None:
                 values.append(item.inline)
                 self._node.recent.add(f"{message.task}{message.first + offset:08x}", item.inline)
             returns.append((item.inline is not None, item.size, item.contains))
-        self._yields.append((Yield(message.task, message.attempt, message.first, returns), values))
+
+    def _continued(self, message: Yielded) -> tuple[list[bytes], list[tuple[bool, int, list[str]]]]:
+        """Where to note these items: behind the last ones if those are of the same stream. In a row, they cost less."""
+        size = sum(len(item.inline or b"") for item in message.items)
+        if self._yields:
+            last, values = self._yields[-1]
+            ahead = len(last.returns)
+            follows = (last.task, last.attempt, last.first + ahead) == (message.task, message.attempt, message.first)
+            if follows and 0 < ahead < MOST_ITEMS and self._last_bytes < MOST_BYTES:
+                self._last_bytes += size
+                return values, last.returns
+        begun, none = Yield(message.task, message.attempt, message.first, []), list[bytes]()
+        self._yields.append((begun, none))
+        self._last_bytes = size
+        return none, begun.returns
 
     def report(self) -> None:
         """Once a turn: what was yielded, as much as is good for one call."""
         taken: list[tuple[Yield, list[bytes]]] = []
-        size = 0
-        while self._yields and len(taken) < MOST_ITEMS and size < MOST_BYTES:
+        count = size = 0
+        while self._yields and count < MOST_ITEMS and size < MOST_BYTES:
             taken.append(self._yields.popleft())
+            count += 1 + len(taken[-1][0].returns)
             size += sum(map(len, taken[-1][1]))
         if taken:
             self._node.out.append(actions.RecordItems(taken))

@@ -73,9 +73,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_091_methods_stream_too(kind: str) -> None:
-    actor = KINDS[kind].remote()
+@pytest.mark.parametrize("flavour", KINDS)
+def test_091_methods_stream_too(flavour: str) -> None:
+    actor = KINDS[flavour].remote()
     generator = actor.count.remote(3)
     assert isinstance(generator, ray.ObjectRefGenerator)
     assert drain(generator) == [0, 1, 2]
@@ -97,8 +97,8 @@ def test_065_a_generator_keeps_its_place_among_the_calls() -> None:
     assert drain(generator) == [0, 1]
 
 
-@pytest.mark.parametrize("kind", ["threaded", "async"])
-def test_generators_of_one_actor_run_side_by_side(kind: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("flavour", ["threaded", "async"])
+def test_generators_of_one_actor_run_side_by_side(flavour: str, tmp_path: Any) -> None:
     @ray.remote(max_concurrency=4)
     class Threaded:
         def when_told(self, signal: Signal) -> Iterator[int]:
@@ -109,7 +109,7 @@ def test_generators_of_one_actor_run_side_by_side(kind: str, tmp_path: Any) -> N
         def ping(self) -> str:
             return "pong"
 
-    actor = Threaded.remote() if kind == "threaded" else AsyncCounter.remote()
+    actor = Threaded.remote() if flavour == "threaded" else AsyncCounter.remote()
     signals = [Signal(tmp_path / str(number)) for number in range(2)]
     generators = [actor.when_told.remote(signal) for signal in signals]
     assert [ray.get(next(generator)) for generator in generators] == [0, 0]
@@ -198,18 +198,18 @@ class AsyncMaker:
         return "pong"
 
 
-def start_making(kind: str, limit: int, journal: Journal, n: int) -> Any:
-    if kind == "task":
+def start_making(flavour: str, limit: int, journal: Journal, n: int) -> Any:
+    if flavour == "task":
         return ray.remote(made).options(_generator_backpressure_num_objects=limit).remote(journal, n)
     classes = {"sync": Maker, "threaded": Maker.options(max_concurrency=2), "async": AsyncMaker}
-    actor = classes[kind].remote()
+    actor = classes[flavour].remote()
     return actor.made.options(_generator_backpressure_num_objects=limit).remote(journal, n)
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-@pytest.mark.parametrize("kind", ["task", "sync", "threaded", "async"])
-def test_092_the_producer_is_at_most_so_many_items_ahead(kind: str, limit: int, journal: Journal) -> None:
-    generator = start_making(kind, limit, journal, 8)
+@pytest.mark.parametrize("flavour", ["task", "sync", "threaded", "async"])
+def test_092_the_producer_is_at_most_so_many_items_ahead(flavour: str, limit: int, journal: Journal) -> None:
+    generator = start_making(flavour, limit, journal, 8)
     for taken in range(8):
         expected = min(8, taken + limit)
         wait_until(lambda: len(journal.lines()) >= expected, what=f"{expected} items")  # noqa: B023
@@ -219,9 +219,9 @@ def test_092_the_producer_is_at_most_so_many_items_ahead(kind: str, limit: int, 
     assert drain(generator) == []
 
 
-@pytest.mark.parametrize("kind", ["task", "async"])
-def test_092_a_producer_does_not_wait_for_a_reader_that_is_gone(kind: str, journal: Journal) -> None:
-    generator = start_making(kind, 1, journal, 5)
+@pytest.mark.parametrize("flavour", ["task", "async"])
+def test_092_a_producer_does_not_wait_for_a_reader_that_is_gone(flavour: str, journal: Journal) -> None:
+    generator = start_making(flavour, 1, journal, 5)
     ray.get(next(generator))
     del generator
     wait_until(lambda: len(journal.lines()) == 5, what="the producer to go on to its end")

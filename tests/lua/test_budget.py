@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from redray.gcs import streams
 from redray.gcs.client import Connection
-from tests.lua.builders import DRIVER, NODE, Cluster, finish, packed, returned, task_id
+from tests.lua.builders import DRIVER, NODE, Cluster, finish, items, packed, returned, task_id
 
 BATCH = 100
 
@@ -70,3 +71,14 @@ def test_bytes_of_a_queued_task(driven: Cluster) -> None:
     after = driven.connection.call("INFO", "memory").decode()
     used = [int(text.split("used_memory_dataset:")[1].splitlines()[0]) for text in (before, after)]
     assert (used[1] - used[0]) / count <= 900
+
+
+def test_an_item_of_a_stream(driven: Cluster) -> None:
+    """From yielded to freed."""
+    task = task_id(1)
+    driven.submit(packed(task, num_returns=-1), claims="R")
+    driven.call(NODE, streams.publish([items(task, 1, [b"Vx"] * BATCH)]))
+    driven.finish(finish(task, [b"Vnone"]))
+    driven.release(returned(task), *(returned(task, index) for index in range(1, BATCH + 1)))
+    assert spent(driven) <= 5.5, commands_made(driven.connection)
+    assert driven.names() == set()

@@ -42,8 +42,15 @@ def test_items_of_a_turn_go_out_in_one_call(node: Bench) -> None:
     yields(node, 2, b"Vb", b"Vc")
     out = node.settle()
     assert len(of(actions.RecordItems, out)) == 1
-    assert recorded(out) == [(1, [b"Va"]), (2, [b"Vb", b"Vc"])]
+    assert recorded(out) == [(1, [b"Va", b"Vb", b"Vc"])]
     assert recorded(node.settle()) == []
+
+
+def test_a_question_is_not_joined_with_items(node: Bench) -> None:
+    yields(node, 1)
+    yields(node, 1, b"Va")
+    yields(node, 5, b"Ve")
+    assert recorded(node.settle()) == [(1, []), (1, [b"Va"]), (5, [b"Ve"])]
 
 
 def test_items_go_ahead_of_the_end(node: Bench) -> None:
@@ -59,10 +66,12 @@ def test_many_items_go_out_in_several_calls_and_the_end_after_them(node: Bench, 
         yields(node, number, b"V" * size)
     node.done(1)
     out = node.settle()
-    assert len(recorded(out)) == count - 1 and not of(actions.RecordFinishes, out)
+    ((_, values),) = recorded(out)
+    assert len(values) == count - 1 and not of(actions.RecordFinishes, out)
     assert node.state.has_more_to_settle() and not node.state.is_at_rest()
     out = node.settle()
-    assert len(recorded(out)) == 1 and of(actions.RecordFinishes, out)
+    ((number, values),) = recorded(out)
+    assert (number, len(values)) == (count, 1) and of(actions.RecordFinishes, out)
 
 
 @pytest.mark.parametrize("how", ["another attempt", "another worker", "ended"])
