@@ -113,3 +113,21 @@ def test_061_tasks_behind_a_cancelled_one_fail_too(signal: Signal, journal: Jour
     signal.set()
     ray.get(argument)
     assert journal.lines() == []
+
+
+def test_061_calls_of_actors_behind_a_cancelled_task_fail_too(signal: Signal, journal: Journal) -> None:
+    @ray.remote
+    class Actor:
+        def note(self, value: str) -> str:
+            journal.add(value)
+            return value
+
+    actor = Actor.remote()
+    first = note.remote(journal, "first", when.remote(signal))
+    waiting, behind = actor.note.remote(first), actor.note.remote("behind")
+    ray.cancel(first)
+    with pytest.raises(TaskCancelledError):
+        ray.get(waiting)
+    assert ray.get(behind) == "behind"
+    signal.set()
+    assert journal.lines() == ["behind"]
