@@ -139,6 +139,7 @@ class Hearing(Sending):
                     self._pump(0)
                 finally:
                     self._reading.release()
+                    self._tell_followers()  # else one that began to follow just now would sleep, and nobody read
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def _pump(self, timeout: float | None) -> None:

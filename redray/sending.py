@@ -145,7 +145,8 @@ class Sending(refs.RefKeeper):
                 self._asked.discard(id)
                 if is_pending:
                     self._outstanding.discard(id)
-                    self._listens_until = time.monotonic() + LISTEN_S
+                    if self.kind == "driver":  # a worker's executor reads for itself
+                        self._listens_until = time.monotonic() + LISTEN_S
             if self._flusher is None and (self._unhandled.is_due() or self._listens_until):
                 self._start_flusher()
             for first in range(0, len(releases), SLICE):
@@ -208,7 +209,9 @@ class Sending(refs.RefKeeper):
                 if time.monotonic() < self._listens_until:
                     self._listen_a_little()
                 self._unhandled.report()
-            except (ConnectionError, RaySystemError) as error:
+            except (OSError, RaySystemError, ValueError) as error:
+                if self.is_closed:  # while it listened: what it listened to is gone
+                    return
                 self._lost = self._lost or error
 
     def _listen_a_little(self) -> None:
