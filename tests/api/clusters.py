@@ -3,6 +3,9 @@
 embedded      what `init()` starts: a private Redis and one node
 tcp           a Redis on TCP with a password, and one node that joined it
 three-nodes   two nodes share what a test asks for; the driver's own node has no CPUs, so its tasks run elsewhere
+
+What a test takes for granted of one node alone it says: `ON_ONE_NODE = True` in a module gives one of the three nodes all
+that its tests ask for, and the marker `one_node(reason)` leaves a test out where there are three.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ _OF_A_NODE = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memor
 class StartedCluster:
     """A cluster of the kind, with this process as a driver. `address` is what other drivers are given."""
 
-    def __init__(self, kind: str, options: dict[str, Any]) -> None:
+    def __init__(self, kind: str, options: dict[str, Any], on_one_node: bool = False) -> None:
         self._stack = ExitStack()
         try:
             if kind == "embedded" or options.get("local_mode") or options.get("address") != "local":
@@ -32,7 +35,7 @@ class StartedCluster:
                 return
             node = {name: options[name] for name in _OF_A_NODE if name in options}
             job = {name: value for name, value in options.items() if name not in (*_OF_A_NODE, "address")}
-            self.address = self._tcp(node) if kind == "tcp" else self._three_nodes(node)
+            self.address = self._tcp(node) if kind == "tcp" else self._three_nodes(node, on_one_node)
             self.context = ray.init(self.address, **job)
         except BaseException:
             self.shutdown()
@@ -57,12 +60,12 @@ class StartedCluster:
         cluster.add_node(**node)
         return cluster.address
 
-    def _three_nodes(self, node: dict[str, Any]) -> str:
+    def _three_nodes(self, node: dict[str, Any], on_one: bool) -> str:
         from redray.cluster_utils import Cluster
 
         cluster = self._stack.enter_context(Cluster())
         cluster.add_node(num_cpus=0)
-        for share in halves(node):
+        for share in [node, {"num_cpus": 0}] if on_one else halves(node):
             cluster.add_node(**share)
         return cluster.address
 

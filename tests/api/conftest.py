@@ -35,10 +35,14 @@ _failed = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "differs_from_ray(reason): redray does this otherwise than Ray, on purpose")
+    config.addinivalue_line("markers", "one_node(reason): left out where the cluster has three nodes, see clusters.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        one_node = item.get_closest_marker("one_node")
+        if one_node is not None and config.getoption("cluster") == "three-nodes":
+            item.add_marker(pytest.mark.skip(reason=f"needs one node: {one_node.args[0]}"))
         marker = item.get_closest_marker("differs_from_ray")
         if IS_RAY and marker is not None:
             item.add_marker(pytest.mark.skip(reason=f"differs from Ray: {marker.args[0]}"))
@@ -60,16 +64,17 @@ def all_is_free() -> bool:
 class ModuleCluster:
     """The cluster that a module's tests share, from the first that asks for it. One that failed takes it away."""
 
-    def __init__(self, kind: str, options: dict[str, Any]) -> None:
+    def __init__(self, kind: str, options: dict[str, Any], on_one_node: bool) -> None:
         self._kind = kind
         self._options = options
+        self._on_one_node = on_one_node
         self._started: StartedCluster | None = None
 
     def begin(self) -> StartedCluster:
         if not ray.is_initialized():
             self.end()  # a test of the module wanted none, or one of its own
         if self._started is None:
-            self._started = StartedCluster(self._kind, self._options)
+            self._started = StartedCluster(self._kind, self._options, self._on_one_node)
         return self._started
 
     def end(self) -> None:
@@ -87,7 +92,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def module_cluster(kind: str, request: pytest.FixtureRequest) -> Iterator[ModuleCluster]:
     ray.shutdown()
-    cluster = ModuleCluster(kind, {**CLUSTER_OPTIONS, **getattr(request.module, "CLUSTER_OPTIONS", {})})
+    options = {**CLUSTER_OPTIONS, **getattr(request.module, "CLUSTER_OPTIONS", {})}
+    cluster = ModuleCluster(kind, options, getattr(request.module, "ON_ONE_NODE", False))
     yield cluster
     cluster.end()
 
@@ -144,7 +150,7 @@ def no_cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(no_cluster: None, kind: str) -> Iterator[Callable[..., Any]]:
+def start(no_cluster: None, kind: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """A function that starts a cluster of the test's own: start(num_cpus=1). It returns what `init` did."""
     with contextlib.ExitStack() as clusters:
 
@@ -152,7 +158,7 @@ def start(no_cluster: None, kind: str) -> Iterator[Callable[..., Any]]:
             if not ray.is_initialized():
                 clusters.close()  # the one before
             options = {"address": "local", "include_dashboard": False, "log_to_driver": False, **options}
-            cluster = StartedCluster(kind, options)
+            cluster = StartedCluster(kind, options, getattr(request.module, "ON_ONE_NODE", False))
             clusters.callback(cluster.shutdown)
             return cluster.context
 

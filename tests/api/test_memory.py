@@ -18,6 +18,7 @@ from tests.helpers import Signal, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+ON_ONE_NODE = True
 CLUSTER_OPTIONS = {"object_store_memory": 120_000_000}
 MEGABYTES_10 = 10_000_000
 

@@ -32,6 +32,8 @@ from tests.helpers import Driver, Journal, Signal, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+ON_ONE_NODE = True
+
 SOON = 20.0
 
 

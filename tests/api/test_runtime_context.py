@@ -13,6 +13,8 @@ from tests.helpers import wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+ON_ONE_NODE = True
+
 
 def look() -> dict[str, Any]:
     context = ray.get_runtime_context()

@@ -16,6 +16,7 @@ from tests.api.test_runtime_env_files import attribute, read, write
 from tests.helpers import wait_until
 
 
+@pytest.mark.one_node("the process is the same only there")
 def test_096_a_tasks_environment_merges_with_its_jobs(start: Callable[..., Any]) -> None:
     start(num_cpus=2, runtime_env=in_env(A="job", B="job"))
     assert ray.get(variables.remote("A", "B")) == ["job", "job"]

@@ -15,6 +15,8 @@ from tests.helpers import Driver, Journal, Signal, schedulable, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+ON_ONE_NODE = True
+
 
 def free(resource: str) -> float:
     return schedulable(ray.available_resources()).get(resource, 0)
