@@ -4,8 +4,8 @@ embedded      what `init()` starts: a private Redis and one node
 tcp           a Redis on TCP with a password, and one node that joined it
 three-nodes   two nodes share what a test asks for; the driver's own node has no CPUs, so its tasks run elsewhere
 
-What a test takes for granted of one node alone it says: `ON_ONE_NODE = True` in a module gives one of the three nodes all
-that its tests ask for, and the marker `one_node(reason)` leaves a test out where there are three.
+What a test takes for granted of one node alone it says: `ON_ONE_NODE = True` in a module gives one of the three nodes
+all that its tests ask for, and the marker `one_node(reason)` leaves a test out where there are three.
 """
 
 from __future__ import annotations

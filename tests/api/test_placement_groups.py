@@ -87,6 +87,7 @@ def state_of(group: PlacementGroup) -> str:
 
 
 # ---- made ------------------------------------------------------------------------------------------------------------
+@pytest.mark.one_node("it names the node")
 def test_087_a_group_is_ready_when_its_bundles_are_reserved(group: PlacementGroup) -> None:
     assert ray.get(group.ready(), timeout=SOON) == group
     assert group.wait(SOON) is True

@@ -136,6 +136,7 @@ def test_085_a_warning_names_what_is_missing(tmp_path: Path, signal: Signal) -> 
         driver.kill()
 
 
+@pytest.mark.one_node("it counts what one node has")
 def test_089_every_node_has_its_implicit_resources() -> None:
     total = ray.cluster_resources()
     address = ray.nodes()[0]["NodeManagerAddress"]
@@ -145,6 +146,7 @@ def test_089_every_node_has_its_implicit_resources() -> None:
     assert (total["CPU"], total["GPU"], total["disk"]) == (2, 2, 2)
 
 
+@pytest.mark.one_node("all of them are at 127.0.0.1")
 def test_089_a_task_can_ask_for_a_node_by_its_resource() -> None:
     @ray.remote
     def where() -> str:
