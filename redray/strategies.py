@@ -49,6 +49,8 @@ def _hex(node_id: str) -> str:
         bytes.fromhex(text)
     except ValueError:
         raise ValueError(f"Invalid node_id '{text}': it must be hexadecimal, as redray.nodes() lists it.") from None
+    if not text.strip("fF"):
+        raise ValueError(f"Invalid node_id '{text}': this is nobody's id, see redray.nodes().")
     return text
 
 
@@ -136,15 +138,15 @@ def check_label_selector(selector: Mapping[str, str]) -> None:
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """A node's labels: `{"zone": "a", "example.com/disk": "ssd"}`.
-
-    Raises:
-        TypeError: a label or its value is not a string.
-        ValueError: one cannot be a label.
-    """
+    """A node's labels: any texts, as with Ray. Raises TypeError."""
     for label, value in labels.items():
         if not isinstance(label, str) or not isinstance(value, str):
             raise TypeError(f"'labels' maps strings to strings, not {label!r} to {value!r}.")
+
+
+def check_label_syntax(labels: Mapping[str, str]) -> None:
+    """What a label selector can ask for: `{"zone": "a", "example.com/disk": "ssd"}`. Raises ValueError."""
+    for label, value in labels.items():
         _check_label_key(label)
         if not _is_label_value(value, may_be_empty=True):
             raise ValueError(f"Invalid value {value!r} of label {label!r}: {_RULE}.")

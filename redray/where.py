@@ -37,7 +37,7 @@ def where_text(
     selectors = [_selector(label_selector or {})]
     selectors += [_selector(fallback["label_selector"]) for fallback in fallbacks]
     texts = [_strategy_alternatives(strategy, selector) for selector in selectors]
-    text = ">".join(texts)
+    text = "~".join(texts)
     if strategy == SPREAD:
         return SPREAD if text == ANYWHERE else f"{SPREAD} {text}"
     return "" if text == ANYWHERE else text

@@ -146,8 +146,8 @@ local function destination(head)
     if relation == '~' then return where end
     if lives(node) and matches(node, selector) and could_fit(node, demand) then return selector end
     if not rest then
-      local why = 'node ' .. node .. ', the only one it may run on, '
-      if not lives(node) then return nil, why .. 'is not (or no longer) in the cluster.' end
+      local why = 'node ' .. node .. ', the only one it may run on (NodeAffinitySchedulingStrategy with soft=False, or a label), '
+      if not lives(node) then return nil, why .. 'does not exist in the cluster, or not any more.' end
       return nil, why .. (matches(node, selector) and 'can never have ' .. demand .. ' free.' or 'does not match ' .. selector .. '.')
     end
     where = rest == '*' and '' or rest

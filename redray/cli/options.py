@@ -75,7 +75,7 @@ def parse_labels(text: str) -> dict[str, str]:
     for name, label in labels.items():
         if not isinstance(label, str):
             raise ValueError(f"the label {name!r} must be text, not {label!r}.")
-    strategies.check_labels(labels)
+    strategies.check_label_syntax(labels)
     return labels
 
 

@@ -126,7 +126,7 @@ def test_085_hard_affinity_waits_for_a_busy_node(signal: Signal) -> None:
     assert ray.get([*holders, late]) == [id_of("left")] * 3
 
 
-@pytest.mark.parametrize("unknown", ["ff" * 8, "0" * 56])
+@pytest.mark.parametrize("unknown", ["f0" * 8, "0" * 56])
 def test_085_hard_affinity_to_an_unknown_node_fails_at_once(unknown: str) -> None:
     strategy = NodeAffinitySchedulingStrategy(unknown, soft=False)
     with pytest.raises(TaskUnschedulableError, match=unknown):
@@ -137,7 +137,7 @@ def test_085_hard_affinity_to_an_unknown_node_fails_at_once(unknown: str) -> Non
 
 
 def test_085_soft_affinity_to_an_unknown_node_goes_elsewhere() -> None:
-    strategy = NodeAffinitySchedulingStrategy("ff" * 8, soft=True)
+    strategy = NodeAffinitySchedulingStrategy("f0" * 8, soft=True)
     assert ray.get(where.options(scheduling_strategy=strategy).remote()) in {id_of("left"), id_of("right")}
     actor = Actor.options(scheduling_strategy=strategy).remote()
     assert ray.get(actor.where.remote()) in {id_of("left"), id_of("right")}
@@ -239,12 +239,17 @@ def test_soft_labels_are_preferred_while_there_is_room(signal: Signal) -> None:
     assert ray.get(holders) == [id_of("right")] * 2
 
 
-def test_fallbacks_are_tried_in_turn() -> None:
+def test_fallbacks_are_tried_in_turn(signal: Signal) -> None:
     fallback = [{"label_selector": {"zone": "nowhere"}}, {"label_selector": {"zone": "b"}}]
     task = where.options(label_selector={"zone": "none"}, fallback_strategy=fallback)
     assert ray.get(task.remote(), timeout=PATIENCE) == id_of("right")
     task = where.options(label_selector={"zone": "a"}, fallback_strategy=fallback)
-    assert ray.get([task.remote() for _ in range(4)]) == [id_of("left")] * 4
+    assert [ray.get(task.remote(), timeout=PATIENCE) for _ in range(4)] == [id_of("left")] * 4
+    holders = [where_when.options(label_selector={"zone": "a"}).remote(signal) for _ in range(2)]
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, what="zone a to be full")
+    assert ray.get(task.remote(), timeout=PATIENCE) == id_of("right"), "a fallback does not wait for what is busy"
+    signal.set()
+    ray.get(holders)
 
 
 def test_085_work_whose_labels_no_node_has_waits_for_one(new_node: Any) -> None:

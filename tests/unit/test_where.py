@@ -13,6 +13,7 @@ from redray.strategies import (
     NodeAffinitySchedulingStrategy,
     NodeLabelSchedulingStrategy,
     NotIn,
+    check_label_syntax,
     check_labels,
 )
 from redray.where import admits, may_admit, where_text
@@ -34,7 +35,7 @@ LABELS = NodeLabelSchedulingStrategy({"zone": In("a", "b"), "gpu": Exists()}, so
         (None, {"zone": "in(a, b)", "disk": "!hdd", "x.io/gpu": "!in(t4)"}, [], "disk!=hdd&x.io/gpu!=t4&zone=a,b"),
         (None, {"zone": "(a,b)", "empty": ""}, [], "empty=&zone=a,b"),
         (None, {"disk": "ssd", "ray.io/node-id": NODE}, [], f"ray.io/node-id={NODE}&disk=ssd"),
-        (None, {"zone": "a"}, [{"label_selector": {"zone": "b"}}, {"label_selector": {}}], "zone=a>zone=b>*"),
+        (None, {"zone": "a"}, [{"label_selector": {"zone": "b"}}, {"label_selector": {}}], "zone=a~zone=b~*"),
         (HARD, None, [], f"ray.io/node-id={NODE}"),
         (SOFT, None, [], f"ray.io/node-id={NODE}>*"),
         (SPILL, None, [], f"ray.io/node-id={NODE}~*"),
@@ -71,23 +72,27 @@ def test_what_a_node_reads(where: str, best: bool, at_all: bool) -> None:
     assert (admits(where, labels), may_admit(where, labels)) == (best, at_all)
 
 
-@pytest.mark.parametrize(
-    "labels, error",
-    [
-        ({"zone": 1}, TypeError),
-        ({3: "a"}, TypeError),
-        ({"": "a"}, ValueError),
-        ({"zone": "a b"}, ValueError),
-        ({"-zone": "a"}, ValueError),
-        ({"a..b/zone": "x"}, ValueError),
-        ({"z" * 64: "x"}, ValueError),
-        ({"zone": "x" * 64}, ValueError),
-    ],
-)
-def test_labels_that_are_none(labels: Any, error: type[Exception]) -> None:
-    with pytest.raises(error):
+@pytest.mark.parametrize("labels", [{"zone": 1}, {3: "a"}, {"zone": None}])
+def test_labels_are_texts(labels: Any) -> None:
+    with pytest.raises(TypeError):
         check_labels(labels)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [{"": "a"}, {"zone": "a b"}, {"-zone": "a"}, {"a..b/zone": "x"}, {"z" * 64: "x"}, {"zone": "x" * 64}],
+)
+def test_labels_that_no_selector_can_name(labels: Any) -> None:
+    check_labels(labels)
+    with pytest.raises(ValueError):
+        check_label_syntax(labels)
+
+
 def test_labels_that_are_fine() -> None:
-    check_labels({"zone": "a", "example.com/disk-type": "ssd_2.x", "empty": "", "x" * 63: "y" * 63})
+    check_label_syntax({"zone": "a", "example.com/disk-type": "ssd_2.x", "empty": "", "x" * 63: "y" * 63})
+
+
+@pytest.mark.parametrize("node", ["ff" * 8, "ff" * 28, "xyz"])
+def test_an_id_that_no_node_can_have(node: str) -> None:
+    with pytest.raises(ValueError, match="Invalid node_id"):
+        NodeAffinitySchedulingStrategy(node, soft=False)
