@@ -64,7 +64,7 @@ MUTANTS = (
         "lua/lib/settle.lua",
         "if tonumber(record[2]) > 1 then",
         "if tonumber(record[2]) > 2 then",
-        MODEL,
+        ("tests/lua/test_task_submit.py", "tests/lua/test_task_finish.py", *MODEL),
     ),
     Mutant(
         "what waits for a value is not woken",
@@ -197,6 +197,6 @@ MUTANTS = (
         "redray/gcs/inbox.py",
         "            self._reading = self._position\n            self._entries = 0\n",
         "            self._position = self._reading\n            self._entries = 0\n",
-        ("tests/unit/test_inbox.py", "tests/integration/test_client.py"),
+        ("tests/integration/test_inbox.py",),
     ),
 )

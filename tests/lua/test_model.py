@@ -483,6 +483,27 @@ class ControlMachine(RuleBasedStateMachine):
         assert verb in ("process_end", "node_reap") or reply[0] != b"GAP"
         assert self.cluster.dump() == before
 
+    @precondition(lambda self: self.model.processes)
+    @rule(data=st.data(), ahead=st.integers(2, 3))
+    def a_call_ahead_of_its_turn(self, data: st.DataObject, ahead: int) -> None:
+        process = self._process(data)
+        number = self.cluster.numbers.get(process, 0) + ahead
+        before = self.cluster.dump()
+        reply = self.cluster.call(process, objects.hold(self._objects(data)), number=number)
+        assert reply == [b"GAP", number - ahead]
+        assert self.cluster.dump() == before
+
+    @precondition(lambda self: self.model.processes)
+    @rule(data=st.data())
+    def a_call_by_a_way_that_was_left(self, data: st.DataObject) -> None:
+        process = self._process(data)
+        route, before = self.cluster.routes[process], self.cluster.dump()
+        self.cluster.routes[process] = "0" * 16
+        number = self.cluster.numbers.get(process, 0) + 1
+        assert self.cluster.call(process, objects.hold(self._objects(data)), number=number) == [b"FENCED"]
+        self.cluster.routes[process] = route
+        assert self.cluster.dump() == before
+
     # ---- the comparison ----------------------------------------------------------------------------------------------
     @invariant()
     def both_agree_and_everything_adds_up(self) -> None:
