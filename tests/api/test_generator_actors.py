@@ -228,15 +228,19 @@ def test_092_a_producer_does_not_wait_for_a_reader_that_is_gone(flavour: str, jo
 
 
 def test_092_a_waiting_producer_lends_its_cpus() -> None:
-    @ray.remote(num_cpus=2, _generator_backpressure_num_objects=1)
+    @ray.remote(_generator_backpressure_num_objects=1)
     def items() -> Iterator[int]:
         yield from range(3)
 
-    @ray.remote(num_cpus=2)
+    @ray.remote
     def double(number: int) -> int:
         return 2 * number
 
-    assert [ray.get(double.remote(ref)) for ref in items.remote()] == [0, 2, 4]
+    generators = [items.remote(), items.remote()]  # which have every CPU
+    first = [next(generator) for generator in generators]
+    assert ray.get([double.remote(ref) for ref in first]) == [0, 0]
+    for generator in generators:
+        assert [ray.get(double.remote(ref)) for ref in generator] == [2, 4]
 
 
 def test_092_a_waiting_producer_can_be_cancelled(journal: Journal) -> None:

@@ -234,6 +234,28 @@ class TestNodes:
         assert numbers(generator) == [2, 3]
         assert numbers(refs) == [0, 1]
 
+    def test_the_node_of_the_reader_dies_in_the_middle(self, journal: Journal, signal: Signal) -> None:
+        """The driver goes on without a node."""
+        ray.shutdown()
+        with Cluster() as cluster:
+            near = cluster.add_node(num_cpus=0)
+            cluster.add_node(num_cpus=1)
+            ray.init(cluster.address, log_to_driver=False)
+
+            @ray.remote(_generator_backpressure_num_objects=4)
+            def items() -> Iterator[Any]:
+                for number in range(6):
+                    if number == 3:
+                        signal.wait()
+                    yield np.full(LARGE if number % 2 else 1, number)
+
+            generator = items.remote()
+            refs = [next(generator) for _ in range(2)]
+            cluster.remove_node(near, allow_graceful=False)
+            signal.set()
+            assert numbers([*refs, *generator]) == list(range(6))
+            ray.shutdown()
+
     def test_047_without_retries_lost_items_are_lost(self, room: Any) -> None:
         @ray.remote(max_retries=0)
         def items() -> Iterator[Any]:

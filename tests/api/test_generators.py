@@ -175,13 +175,14 @@ def test_items_may_contain_refs_and_be_arguments() -> None:
     assert ray.get([both.remote(ref) for ref in pairs.remote()]) == [0, 2, 4]
 
 
-def test_a_generator_of_a_generator(signal: Signal) -> None:
+def test_generators_of_generators() -> None:
     @ray.remote
     def doubled(n: int) -> Iterator[int]:
         for ref in count.remote(n):
             yield 2 * ray.get(ref)
 
-    assert drain(doubled.options(num_cpus=2).remote(4)) == [0, 2, 4, 6]  # the waiting one lends its CPUs
+    generators = [doubled.remote(4), doubled.remote(4)]  # which have every CPU, and lend it while they wait
+    assert [drain(generator) for generator in generators] == [[0, 2, 4, 6]] * 2
 
 
 def test_many_items_that_nobody_reads_meanwhile() -> None:
@@ -189,6 +190,25 @@ def test_many_items_that_nobody_reads_meanwhile() -> None:
     generator = count.remote(12_000)
     ray.get(generator.completed())
     assert ray.get(list(generator)) == list(range(12_000))
+
+
+@pytest.mark.differs_from_ray("there is no Redis to lose")
+def test_items_come_once_whatever_connection_breaks(address: str) -> None:
+    from redray.gcs.client import Connection
+
+    @ray.remote
+    def slowly() -> Iterator[int]:
+        for number in range(300):
+            time.sleep(0.001)
+            yield number
+
+    found = []
+    with contextlib.closing(Connection.open(address)) as connection:
+        for ref in slowly.remote():
+            found.append(ray.get(ref))
+            if len(found) % 30 == 0:
+                connection.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert found == list(range(300))
 
 
 # ---- completed, next_ready, is_finished ------------------------------------------------------------------------------

@@ -215,6 +215,54 @@ def test_generators_run_to_their_end() -> None:
     assert asyncio.run(first()) == 0
 
 
+def test_generators_are_read_as_in_a_cluster() -> None:
+    @ray.remote
+    def items(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    found: Any = items.remote(2)
+    assert isinstance(found, ray.ObjectRefGenerator)
+    assert ray.wait([found], timeout=0) == ([found], [])
+    assert ray.get(found.completed()) is None
+    assert not found.is_finished() and found.next_ready()
+    assert len(list(found)) == 2 and found.is_finished()
+    with pytest.raises(TypeError, match="generator"):
+        ray.put(found)
+
+
+def test_generators_with_other_returns() -> None:
+    @ray.remote
+    def items(count: int) -> Iterator[int]:
+        yield from range(count)
+        raise ValueError("at the end")
+
+    static: Any = items.options(num_returns=2)
+    assert ray.get(static.remote(5)) == [0, 1]
+    first, second = static.remote(1)
+    assert ray.get(first) == 0
+    with pytest.raises(ValueError, match="at the end"):
+        ray.get(second)
+    dynamic: Any = ray.get(items.options(num_returns="dynamic").remote(2))
+    assert isinstance(dynamic, ray.DynamicObjectRefGenerator)
+    *fine, failed = dynamic
+    assert ray.get(fine) == [0, 1]
+    with pytest.raises(ValueError, match="at the end"):
+        ray.get(failed)
+
+
+def test_async_generators_keep_the_items_before_an_error() -> None:
+    @ray.remote
+    class Actor:
+        async def items(self) -> Any:
+            yield 1
+            raise ValueError("after one")
+
+    first, second = Actor.remote().items.remote()
+    assert ray.get(first) == 1
+    with pytest.raises(ValueError, match="after one"):
+        ray.get(second)
+
+
 def test_actors_keep_state_and_can_be_named() -> None:
     counter = Counter.options(name="one").remote(5)
     assert ray.get([counter.add.remote(), counter.add.remote(2)]) == [6, 8]
