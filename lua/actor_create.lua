@@ -73,6 +73,7 @@ else
   local name, refusal = place_task(actor, keys.task(actor), head, score)
   if name then ring_idle(name, 1) else bury_unschedulable(actor, refusal) end
 end
+if is_homeless(head) then bury_homeless(actor, group_of(head[5])) end
 send_mail()
 close_call(channel, number)
 return {words.OK}

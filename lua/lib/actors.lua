@@ -65,3 +65,11 @@ local function end_actor(actor, cause)
   local host = node and node ~= '' and node or creating
   if host and host ~= '' then post(host, words.MESSAGE_KILL, actor, cause) end
 end
+
+local function removal_text(group) return 'The placement group ' .. group .. ' has been removed.' end
+
+-- The placement group of an actor that waits is no more.
+local function bury_homeless(actor, group)
+  redis.call('HSET', keys.actor(actor), fields.error, 'ActorKilledWithPlacementGroup')
+  bury(actor, 'The actor was never started. ' .. removal_text(group))
+end

@@ -2,8 +2,6 @@
 -- @include actors
 -- @include place
 
-local function removal_text(id) return 'The placement group ' .. id .. ' has been removed.' end
-
 -- End what waits in the queues of a group that is no more, a slice at a time.
 local function sweep_group(id)
   local left = 50 -- an actor's end takes longer than a task's
@@ -12,8 +10,7 @@ local function sweep_group(id)
     for _, task in ipairs(tasks) do
       local head = head_of(task)
       if head and head[2] == 1 then
-        redis.call('HSET', keys.actor(task), fields.error, 'ActorKilledWithPlacementGroup')
-        bury(task, 'The actor was never started. ' .. removal_text(id))
+        bury_homeless(task, id)
       elseif head then
         unqueue(task, head)
         end_task(task, keys.task(task), head[3], head, words.FAILED, homeless_error(head))

@@ -8,7 +8,7 @@ import msgspec
 
 from redray.gcs.keys import Keys
 from redray.gcs.schema import LIMITS
-from redray.resources import from_text, from_units, to_units
+from redray.resources import from_text, from_units, group_of, to_units
 from redray.where import may_admit
 from redray.worker.redis_link import RedisLink
 
@@ -46,8 +46,8 @@ def warn_of_infeasible(link: RedisLink, keys: Keys, judged: set[str]) -> None:
             kind, _, job = name.rpartition("|")
             demand, _, where = kind.partition("|")
             judged.add(name)
-            if "_group_" in demand:
-                continue  # it waits for its placement group, which is no node's to have
+            if group_of(demand) is not None:
+                continue  # its group waits, or has bundles that are busy
             if not any(_has(node.resources, demand) and may_admit(where, node.labels) for node in nodes):
                 tell(job, kind, f"Warning: tasks or actors that need {_what(demand, where)} wait: "
                                 f"{_missing(nodes, demand, where)}. They start when such a node joins.")  # fmt: skip

@@ -47,7 +47,10 @@ class NodeChores(NodeShell):
         if reply[2]:
             self._do_chores()
         self._state.alone = reply[4] <= 1
-        self._waiting_groups = reply[5]
+        if reply[5]:
+            from redray.worker.infeasible_groups import warn_of_groups
+
+            warn_of_groups(self._link, self._keys)
         if reply[3]:
             self._check_queues()
         if reply[6]:

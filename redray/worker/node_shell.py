@@ -90,7 +90,6 @@ class NodeShell:
         self._history = History(self.id, config.node_ip_address)
         self._told_free: dict[str, int] = {}
         self._next_free = 0.0
-        self._waiting_groups = 0
 
     # ---- the poll set ------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], object]) -> None:

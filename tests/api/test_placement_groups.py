@@ -142,6 +142,32 @@ def test_087_a_group_that_can_never_fit_waits_for_ever() -> None:
         remove_placement_group(each)
 
 
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ('[{"CPU": 1}, {"unobtainable": 1}]', "bundle unobtainable:1"),
+        ('[{"CPU": 1}] * 2, "STRICT_PACK"', "all of its bundles together"),
+        ('[{"CPU": 0.1}] * 2, "STRICT_SPREAD"', "needs 2 nodes"),
+        ('[{"CPU": 1}] * 2', "the whole cluster"),
+    ],
+)
+def test_087_a_group_that_can_never_fit_is_warned_of(tmp_path: Path, arguments: str, reason: str) -> None:
+    driver = Driver(
+        tmp_path,
+        f"""
+        import redray as ray
+        from redray.util import placement_group
+        ray.init("local", num_cpus=1, include_dashboard=False)
+        group = placement_group({arguments}, name="hopeless")
+        assert not group.wait(20)
+        """,
+    )
+    try:
+        assert "hopeless" in driver.wait_for_output(reason)
+    finally:
+        driver.kill()
+
+
 def test_087_a_group_waits_for_the_one_before_it(group: PlacementGroup) -> None:
     following = [placement_group([{"CPU": 2}]) for _ in range(3)]
     assert not following[0].wait(0.1)
