@@ -104,6 +104,7 @@ end
 
 -- How many of the bundles, in this order, fit onto a node together.
 local function how_many(bundles, sorted, node)
+  if #sorted == 1 then return fits_units(parse_demand(bundles[sorted[1]]), node.free) and 1 or 0 end
   local free, count = {}, 0
   for name, units in pairs(node.free) do free[name] = units end
   for _, index in ipairs(sorted) do
