@@ -88,11 +88,19 @@ local function save_free()
   end
 end
 
--- Large and rare things first: what is left over for them at the end would be too little.
-local function by_size(bundles, open)
-  local sorted = {}
-  for _, index in ipairs(open) do sorted[#sorted + 1] = index end
+-- First what few nodes can take, then what is large: what is left over for them at the end would be too little.
+local function hardest_first(bundles, open, nodes)
+  if #open == 1 then return open end
+  local sorted, takers = {}, {}
+  for _, index in ipairs(open) do
+    sorted[#sorted + 1] = index
+    takers[index] = 0
+    for _, node in ipairs(nodes) do
+      if fits_units(parse_demand(bundles[index]), node.free) then takers[index] = takers[index] + 1 end
+    end
+  end
   table.sort(sorted, function(a, b)
+    if takers[a] ~= takers[b] then return takers[a] < takers[b] end
     local one, other = parse_demand(bundles[a]), parse_demand(bundles[b])
     for _, name in ipairs({'GPU', 'CPU', 'memory'}) do
       if (one[name] or 0) ~= (other[name] or 0) then return (one[name] or 0) > (other[name] or 0) end
@@ -154,6 +162,23 @@ local function spread_bundles(bundles, sorted, nodes, used, strict, assign)
   return true
 end
 
+-- When neither way finds room for all: each where it leaves least, which wastes less than both.
+local function fit_tightly(bundles, sorted, nodes, assign)
+  for _, index in ipairs(sorted) do
+    local needed, best, least = parse_demand(bundles[index]), nil, nil
+    for _, node in ipairs(nodes) do
+      if fits_units(needed, node.free) then
+        local rest = 0
+        for name, units in pairs(needed) do rest = rest + node.free[name] - units end
+        if not best or rest < least then best, least = node, rest end
+      end
+    end
+    if not best then return false end
+    assign(index, best)
+  end
+  return true
+end
+
 -- {[index] = node id} for the `open` bundles (1, 2, ...), or nil. `used` counts the bundles that the group has, by node.
 local function choose_nodes(bundles, open, used, strategy, except)
   local nodes, chosen = {}, {}
@@ -168,8 +193,18 @@ local function choose_nodes(bundles, open, used, strategy, except)
   end
   local strict = string.sub(strategy, 1, 7) == 'STRICT_'
   local choose = string.sub(strategy, -4) == 'PACK' and pack_bundles or spread_bundles
-  if choose(bundles, by_size(bundles, open), nodes, used, strict, assign) then return chosen end
-  for index, node in pairs(chosen) do credit(node, bundles[index], 1) end
+  local function give_up()
+    for index, node in pairs(chosen) do
+      credit(node, bundles[index], 1)
+      used[node] = used[node] > 1 and used[node] - 1 or nil
+    end
+    chosen = {}
+  end
+  local sorted = hardest_first(bundles, open, nodes)
+  if choose(bundles, sorted, nodes, used, strict, assign) then return chosen end
+  give_up()
+  if not strict and #open > 1 and fit_tightly(bundles, sorted, nodes, assign) then return chosen end
+  give_up()
   return nil
 end
 
