@@ -110,11 +110,7 @@ def test_070_the_work_of_a_killed_driver_is_cancelled(start_driver: Start, journ
     pids = [int(line) for line in journal.lines()]
     wait_until(lambda: not any(map(is_alive, pids)), what="the tasks of the killed driver to end")
 
-    @ray.remote(num_cpus=2)
-    def free() -> bool:
-        return True
-
-    assert ray.get(free.remote())
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, what="both CPUs to be free")
     assert len(journal.lines()) == 2, "its queued tasks never start"
 
 
