@@ -30,7 +30,9 @@ class Producer:
         self._attempt = attempt
         self._count = 0  # items yielded
         self._unpublished: deque[tuple[int, int]] = deque()  # (number, bytes) of items on their way
-        self._bytes = 0
+        # One is written by the generator's thread, the other by the thread that hears: no update can be lost.
+        self._sent_bytes = 0
+        self._published_bytes = 0
         self._known = 0  # items that an earlier attempt published: they are not sent again
         self._published = 0
         self._taken = 0
@@ -49,12 +51,10 @@ class Producer:
             self._is_open = True
             self._known = news.published if not news.missing else 0
         while self._unpublished and self._unpublished[0][0] <= news.published:
-            self._bytes -= self._unpublished.popleft()[1]
+            self._published_bytes += self._unpublished.popleft()[1]
         self._published = max(self._published, news.published)
         if news.taken == GONE:
             self._is_gone = True
-            self._unpublished.clear()
-            self._bytes = 0
         else:
             self._taken = max(self._taken, news.taken)
         if self.wake is not None:
@@ -68,7 +68,7 @@ class Producer:
         item = self._host.store_return(self.task, self._count, value)
         size = len(item.inline) if item.inline is not None else 0
         self._unpublished.append((self._count, size))
-        self._bytes += size
+        self._sent_bytes += size
         self._host.post(Yielded(self.task, self._attempt, self._count, [item]))
         self._host.flush()
 
@@ -77,9 +77,10 @@ class Producer:
 
     def may_go_on(self) -> bool:
         """Whether the generator may be asked for its next item."""
-        if not self._is_open:
-            return False
-        return not self.is_ahead() and len(self._unpublished) < WINDOW_ITEMS and self._bytes < WINDOW_BYTES
+        if not self._is_open or self._is_gone:
+            return self._is_open
+        size = self._sent_bytes - self._published_bytes
+        return not self.is_ahead() and len(self._unpublished) < WINDOW_ITEMS and size < WINDOW_BYTES
 
     def is_ahead(self) -> bool:
         """Whether it is the reader that must go on first."""
