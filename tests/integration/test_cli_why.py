@@ -81,6 +81,15 @@ def test_a_demand_that_no_node_has_is_named(redray: Redray) -> None:
     ray.cancel(ref)
 
 
+def test_labels_that_no_node_has_are_named(redray: Redray) -> None:
+    ref = follow.options(label_selector={"zone": "nowhere"}).remote()
+    said = why(redray, ref.hex(), "No live node has such labels")
+    assert "zone=nowhere" in said
+    _, out, _ = redray("status")
+    assert "1 x CPU:1 on zone=nowhere   (no node has such labels: add one)" in out
+    ray.cancel(ref)
+
+
 def test_a_demand_that_is_in_use_names_who_has_what(redray: Redray, signal: Signal) -> None:
     running = hold.remote(signal)
     waiting = follow.remote()
