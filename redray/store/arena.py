@@ -100,10 +100,16 @@ class Arena:
 
     # ---- reading and writing -----------------------------------------------------------------------------------------
     def view(self, offset: int, size: int) -> memoryview:
-        """A writable view of memory that is already reserved."""
-        if offset < HEADER or size < 0 or offset + size > self.reserved:
-            raise ValueError(f"{size} bytes at {offset} are outside the store's {self.reserved} reserved bytes.")
+        """A writable view of memory that somebody has reserved. Raises ValueError if it is not in the store."""
+        self.check(offset, size)
         return memoryview(self.memory)[offset : offset + size]
+
+    def check(self, offset: int, size: int) -> None:
+        """Raises ValueError unless these bytes are in the store; then every page of them is real."""
+        if offset < HEADER or size < 0 or offset + size > self.end:
+            raise ValueError(f"{size} bytes at {offset} are outside the store, which ends at {self.end}.")
+        if offset + size > self.reserved:
+            self.reserve(offset + size)  # the mark is too low: see there
 
     def writable(self, offset: int, size: int) -> memoryview:
         """A view to write to, its pages reserved first. Raises ObjectStoreFullError as `reserve` does."""
@@ -119,7 +125,8 @@ class Arena:
         """Make every page below `end` real. Raises ObjectStoreFullError if the file system has no room for them.
 
         Any process may do this at any time: each one writes down only what it has seen reserved from the last mark on,
-        so a mark that a slower one overwrites is too low at worst, and costs one system call.
+        so a mark that a slower one overwrites is too low at worst, and costs one system call. Who reads must not
+        trust it either.
         """
         if end > self.end:
             raise ValueError(f"{end} is beyond the store's end at {self.end}.")

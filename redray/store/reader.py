@@ -26,8 +26,7 @@ class Reader:
         """A read-only view of a sealed object, which the node has pinned once for this call."""
         import ctypes  # 2 ms that only a process with large objects pays
 
-        if offset < 0 or offset + size > self._arena.reserved:
-            raise ValueError(f"Object {object_hex} cannot lie at {offset}..{offset + size}: the store ends before.")
+        self._arena.check(offset, size)
         # A memoryview of the mapping could not be watched: its slices keep the mapping alive and not the memoryview.
         # A ctypes array exports a buffer of its own, which every slice, cast and array made from it keeps alive.
         exporter = (ctypes.c_ubyte * size).from_buffer(self._arena.memory, offset)

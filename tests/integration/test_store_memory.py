@@ -169,6 +169,17 @@ def test_the_whole_capacity_is_usable(store: LocalStore, reader: Reader) -> None
     assert store.view("all")[-1] == 1
 
 
+def test_a_mark_that_a_slower_process_has_set_back_hides_nothing(store: LocalStore, reader: Reader) -> None:
+    """Two processes that reserve at the same time: the one that reserved less may write its mark last."""
+    offset = store.create("a", 8 * MIB, "writer")
+    reader.write_view(offset, 8 * MIB)[-1] = 1
+    assert store.seal("a", "writer")
+    store.arena._words[1] = MIB
+    assert store.view("a")[-1] == 1
+    store.arena._words[1] = MIB
+    assert reader.read("a", offset, 8 * MIB)[-1] == 1
+
+
 def test_no_space_left_is_an_exception_and_not_a_signal(
     store: LocalStore, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +258,7 @@ def test_other_files_are_not_attached(store: LocalStore, tmp_path: Path) -> None
 
 
 def test_views_outside_the_memory_are_refused(store: LocalStore, reader: Reader) -> None:
-    with pytest.raises(ValueError, match="cannot lie"):
+    with pytest.raises(ValueError, match="outside the store"):
         reader.read("a", HEADER, 2 * CAPACITY)
     with pytest.raises(ValueError, match="beyond"):
         reader.write_view(HEADER, CAPACITY + 1)
