@@ -14,7 +14,10 @@ import redray as ray
 from redray.cluster_utils import Cluster
 from tests.helpers import wait_until
 
-pytestmark = pytest.mark.differs_from_ray("the store is smaller than Ray allows, and its files are ours")
+pytestmark = [
+    pytest.mark.differs_from_ray("the store is smaller than Ray allows, and its files are ours"),
+    pytest.mark.one_node("what spills is the node of the driver, with a small store"),
+]
 
 MIB = 1 << 20
 STORE = 32 * MIB

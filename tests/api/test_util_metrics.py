@@ -50,6 +50,7 @@ class Server:
         return os.getpid()
 
 
+@pytest.mark.one_node("it reads the metrics of one node")
 def test_metrics_of_actors_are_served(cluster: None) -> None:
     servers = [Server.remote() for _ in range(2)]
     pids = ray.get([server.call.remote("home", 0.5) for server in servers])
