@@ -185,6 +185,7 @@ def test_objects(cluster: None) -> None:
     assert total["total_objects"] >= 3 and total["total_size_mb"] > 0.28
 
 
+@pytest.mark.one_node("it counts the nodes, or names the one")
 def test_nodes(cluster: None) -> None:
     (row,) = state.list_nodes()
     (node,) = ray.nodes()
@@ -202,6 +203,7 @@ def test_jobs(cluster: None) -> None:
     assert job in [row.job_id for row in state.list_jobs()]
 
 
+@pytest.mark.one_node("it counts the nodes, or names the one")
 def test_workers(cluster: None) -> None:
     actor = Counter.remote()
     pid = ray.get(actor.pid.remote())
@@ -243,6 +245,7 @@ def test_rows_read_like_dicts(cluster: None) -> None:
         row["colour"]
 
 
+@pytest.mark.one_node("it counts the nodes, or names the one")
 def test_in_a_task(cluster: None) -> None:
     @ray.remote
     def count() -> int:
@@ -251,6 +254,7 @@ def test_in_a_task(cluster: None) -> None:
     assert ray.get(count.remote()) == 1
 
 
+@pytest.mark.one_node("it counts the nodes, or names the one")
 def test_from_another_program(cluster: None, address: str, tmp_path: Any) -> None:
     program = """
     import sys
