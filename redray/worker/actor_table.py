@@ -135,7 +135,7 @@ class ActorTable:
     def submit_local(self, caller: str, packed: bytes, head: specs.TaskHead) -> str:
         """A call from a process of this node: the short way if the actor lives here, else Redis finds it."""
         actor = self.hosted.get(head.actor)
-        if actor is None or not actor.alive or actor.final:
+        if actor is None or not actor.alive or actor.final or self._node.withdrawals.has_ended(head.job):
             return "-"
         attempt = Attempt(packed, head, 1, {})
         self._node.attempts[head.task] = attempt
@@ -145,6 +145,14 @@ class ActorTable:
         sent = self._node.workers[actor.worker].sent
         attempt.told_running = attempt.task in sent and (not actor.serial or len(sent) == 1)
         return "R" if attempt.told_running else "C"
+
+    def job_ended(self, job: str) -> None:
+        """Calls of that job to actors of other jobs: those they wait for will not come any more."""
+        for actor in list(self.hosted.values()):
+            for attempt in actor.take_early(job):
+                self._node.book.cancelled.add(attempt.task)
+                self._node.book.finish_without_value(attempt, Outcome.CANCELLED, "")
+                self.call_cancelled(attempt)
 
     def call_cancelled(self, attempt: Attempt) -> None:
         """It has ended without being sent; whatever its caller lined up behind it need not wait for its arguments."""

@@ -132,5 +132,13 @@ class HostedActor:
         self.callers.clear()
         return calls
 
+    def take_early(self, job: str) -> list[Attempt]:
+        """Calls of a job that wait for earlier ones of their caller."""
+        taken = []
+        for caller in self.callers.values():
+            taken += [attempt for attempt in caller.early.values() if attempt.head.job == job]
+            caller.early = {number: attempt for number, attempt in caller.early.items() if attempt.head.job != job}
+        return taken
+
     def is_quiet(self) -> bool:
         return not any(caller.line or caller.early for caller in self.callers.values())

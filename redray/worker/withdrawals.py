@@ -93,6 +93,7 @@ class Withdrawals:
             if worker.job == event.job:
                 node.book.cancelled.update(worker.sent)
                 node.pool.kill(worker)
+        node.actors.job_ended(event.job)
 
     # ---- what was sent ahead -----------------------------------------------------------------------------------------
     def revoke_if_slow(self, worker: Worker, first: Attempt | None, now: int) -> None:

@@ -194,6 +194,17 @@ class TestCalls:
         node.handle(events.JobEnded(OTHER))
         assert of(actions.Kill, node.settle()) == []
 
+    def test_the_end_of_a_callers_job_ends_its_calls_that_wait_for_earlier_ones(self, node: Bench) -> None:
+        """Those will not come any more, and an actor that waits for them for ever could not be retired."""
+        worker = born(node)
+        node.submit(call(2, 2, job=OTHER, maker=OTHER), maker=OTHER)
+        assert node.dispatched(node.settle()) == []
+        node.handle(events.JobEnded(OTHER))
+        assert node.finished(node.settle()) == {2: Outcome.CANCELLED}
+        assert node.submit(call(3, 3, job=OTHER, maker=OTHER), maker=OTHER) == "-"
+        node.handle(events.RetireRequested(ACTOR))
+        assert node.worker(worker).leaving
+
     def test_waits_for_all_its_arguments(self, node: Bench) -> None:
         born(node)
         one, two = result_of(task_id(77)), result_of(task_id(78))
