@@ -45,7 +45,7 @@ for i, record in ipairs(records) do
   if head and head[2] ~= 1 then
     unqueue(task, head)
     local text = 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled.'
-    end_task(task, keys.task(task), record[3], head, words.CANCELLED, system_error('TaskCancelledError', text))
+    end_task(task, keys.task(task), record[3], head, words.CANCELLED, system_error('TaskCancelledError', text, {task_id = task}))
     record[1] = words.CANCELLED
   elseif record[1] == words.CLAIMED or record[1] == words.RUNNING then
     post(record[2], words.MESSAGE_CANCEL, task, record[4] == '2' and spared or how)

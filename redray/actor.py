@@ -96,7 +96,9 @@ class ActorHandle(_Handle, Generic[T]):
         if options is None and name in _OF_ALL_ACTORS:
             options = _OF_ALL_ACTORS[name]._replace(name=f"{shape.class_name}.{name}")
         if options is None:
-            raise AttributeError(f"'{shape.class_name}' actors have no method '{name}'.")
+            raise AttributeError(
+                f"'ActorHandle' object has no attribute '{name}': {shape.class_name} has no such method."
+            )
         return ActorMethod(self, name, options)
 
     @property
@@ -190,7 +192,7 @@ class ActorMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
-            f"An actor's method cannot be called directly. Instead of handle.{self._name}(), write"
+            f"Actor methods cannot be called directly. Instead of handle.{self._name}(), write"
             f" handle.{self._name}.remote()."
         )
 
@@ -297,7 +299,7 @@ class ActorClass(Generic[T]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = self._cls.__name__
-        raise TypeError(f"An actor cannot be made directly. Instead of {name}(), write {name}.remote().")
+        raise TypeError(f"Actors cannot be instantiated directly. Instead of {name}(), write {name}.remote().")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         name = self._cls.__name__

@@ -52,11 +52,11 @@ def remote(*targets: Any, **options: Any) -> Any:
         scheduling_strategy, label_selector, priority, runtime_env: where, before whom and in which environment it runs.
 
     Raises:
-        AssertionError: empty parentheses, or a target together with options.
+        AssertionError: empty parentheses, a target together with options, or one that cannot be called at all.
         TypeError: an option has the wrong type, or the target is neither function nor class.
         ValueError: an option is unknown or out of range, or the function is `async def`.
     """
-    if len(targets) == 1 and not options:
+    if len(targets) == 1 and not options and callable(targets[0]):
         return _Decorator({})(targets[0])
     if targets or not options:
         raise AssertionError(
@@ -210,7 +210,8 @@ def cancel(ray_waitable: Any, *, force: bool = False, recursive: bool = True) ->
         ValueError: `force` for a call of an actor.
     """
     if not isinstance(ray_waitable, ObjectRef) and not _is_generator(ray_waitable):
-        raise TypeError(f"cancel() takes an ObjectRef, not {type(ray_waitable).__name__}. For actors, there is kill().")
+        what = type(ray_waitable).__name__
+        raise TypeError(f"cancel() is only supported for object refs, not for {what}. For actors, there is kill().")
     option_checks.check_flags({"force": force, "recursive": recursive})
     ref = ray_waitable if isinstance(ray_waitable, ObjectRef) else ray_waitable.completed()
     current.current().cancel(ref, bool(force), bool(recursive))
@@ -227,7 +228,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
         ActorHandleNotFoundError: the handle comes from a session that was shut down.
     """
     if not isinstance(actor, ActorHandle):
-        raise ValueError(f"kill() takes an actor's handle, not {type(actor).__name__}. For tasks, there is cancel().")
+        raise ValueError(f"kill() is only supported for actors, not {type(actor).__name__}. For tasks: cancel().")
     option_checks.check_flags({"no_restart": no_restart})
     session = current.current()
     _check_session(actor, session)
@@ -238,10 +239,12 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """The handle of a named actor. `namespace` None is that of this job.
 
     Raises:
-        ValueError: there is no such actor, or name or namespace is empty.
+        ValueError: there is no such actor, or the name is empty or None, or the namespace is empty.
         TypeError: name or namespace is not a string.
     """
     session = current.current()
+    if name is None:
+        raise ValueError("get_actor() takes the name of an actor, not None.")
     check_name("The name of an actor", name)
     if namespace is not None:
         check_name("A namespace", namespace)
@@ -249,7 +252,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     found = session.lookup_actor(name, where)
     if found is None:
         raise ValueError(
-            f"There is no actor named '{name}' in the namespace '{where}'. It was never created there, or has ended."
+            f"Failed to look up actor with name '{name}' in the namespace '{where}': none was created, or it has ended."
             " Without `namespace`, every job has a namespace of its own."
         )
     return ActorHandle(found.actor_id, ActorShape(found.class_name, found.methods))

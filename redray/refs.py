@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from redray.ids import HANDLE_INDEX, ActorID, JobID, ObjectID, TaskID
 
@@ -77,6 +77,9 @@ def note_pickled(object_id: bytes) -> None:
         found[object_id] = None
 
 
+_NOT_THE_VALUE = "It only names a value: redray.get() fetches it."
+
+
 class ObjectRef(ObjectID, Generic[T_co]):
     """A reference to a value that is, or will be, somewhere in the cluster. Await it, or give it to `redray.get`."""
 
@@ -100,6 +103,23 @@ class ObjectRef(ObjectID, Generic[T_co]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T_co]:
         return self
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:  # its bytes are nobody's business
+        raise TypeError(f"object of type 'ObjectRef' has no len(). {_NOT_THE_VALUE}")
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"'ObjectRef' object is not iterable. {_NOT_THE_VALUE}")
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise TypeError(f"argument of type 'ObjectRef' is not iterable. {_NOT_THE_VALUE}")
+
+    def __add__(self, other: object) -> NoReturn:
+        raise TypeError(f"unsupported operand: an ObjectRef has no arithmetic. {_NOT_THE_VALUE}")
+
+    __mul__ = __rmul__ = __mod__ = __add__
 
     @classmethod
     def nil(cls) -> ObjectRef[T_co]:

@@ -93,7 +93,7 @@ class RemoteFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = f"{self._function.__module__}.{_name(self._function)}"
-        raise TypeError(f"A remote function cannot be called directly. Instead of {name}(), write {name}.remote().")
+        raise TypeError(f"Remote functions cannot be called directly. Instead of {name}(), write {name}.remote().")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFunction, (self._function, self._given)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from redray.actor import ActorHandle, ActorShape
+from redray.ids import ActorID, TaskID
 
 if TYPE_CHECKING:
     from redray.current import Session
+    from redray.ids import JobID, NodeID, WorkerID
     from redray.task_context import TaskContext
 
 
@@ -29,6 +31,28 @@ class RuntimeContext:
 
     def get_worker_id(self) -> str:
         return self._session.worker_id.hex()
+
+    @property
+    def job_id(self) -> JobID:
+        return self._session.job_id
+
+    @property
+    def node_id(self) -> NodeID | None:
+        return self._session.node_id
+
+    @property
+    def worker_id(self) -> WorkerID:
+        return self._session.worker_id
+
+    @property
+    def task_id(self) -> TaskID | None:
+        found = self.get_task_id()
+        return TaskID.from_hex(found) if found else None
+
+    @property
+    def actor_id(self) -> ActorID | None:
+        found = self.get_actor_id()
+        return ActorID.from_hex(found) if found else None
 
     @property
     def namespace(self) -> str:
@@ -118,14 +142,12 @@ class RuntimeContext:
     @property
     def current_actor(self) -> ActorHandle:
         """A handle to the actor that asks. Raises RuntimeError outside an actor."""
-        actor_id = self.get_actor_id()
+        actor_id = self.actor_id
         if actor_id is None:
             raise RuntimeError("current_actor is available in an actor only.")
-        from redray.ids import ActorID
-
-        found = self._session.describe_actor(ActorID.from_hex(actor_id))
+        found = self._session.describe_actor(actor_id)
         if found is None:
-            raise RuntimeError(f"The cluster does not know the actor {actor_id} any more.")
+            raise RuntimeError(f"The cluster does not know the actor {actor_id.hex()} any more.")
         return ActorHandle(found.actor_id, ActorShape(found.class_name, found.methods))
 
     @property
@@ -152,13 +174,13 @@ class RuntimeContext:
         return json.dumps(self.runtime_env, sort_keys=True)
 
     def get(self) -> dict[str, Any]:
-        """The ids that exist here, by name."""
+        """What exists here of job_id, node_id, namespace, task_id and actor_id, as ids and not as text."""
         found = {
-            "job_id": self.get_job_id(),
-            "node_id": self.get_node_id(),
+            "job_id": self._session.job_id,
+            "node_id": self._session.node_id,
             "namespace": self.namespace,
-            "task_id": self.get_task_id(),
-            "actor_id": self.get_actor_id(),
+            "task_id": self.task_id,
+            "actor_id": self.actor_id,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -37,6 +37,8 @@ class Signature(NamedTuple):
             if name in by_name:
                 if self.names.index(name) < given:
                     raise TypeError(f"{what}: multiple values for argument '{name}'")
+            elif name in self.names and not self.more_keywords:
+                raise TypeError(f"{what}: '{name}' parameter is positional only, but was passed as a keyword")
             elif name not in self.keywords and not self.more_keywords:
                 raise TypeError(f"{what}: got an unexpected keyword argument '{name}'")
         for position, name in enumerate(self.names[given : self.required], given):

@@ -159,7 +159,7 @@ class Submission(Groups, Streaming):
                 reply = self._find_out(head.task, f"{namespace}/{options.name}")
             if reply[0] == "EXISTS":
                 raise ActorAlreadyExistsError(
-                    f"The name '{options.name}' is taken in namespace '{namespace}': by actor {reply[1]}. "
+                    f"The name '{options.name}' is already taken in namespace '{namespace}': by actor {reply[1]}. "
                     "Use get_if_exists=True to share it, or another name."
                 )
             if reply[0] != "OK":

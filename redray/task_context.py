@@ -54,7 +54,7 @@ class TaskContext:
         """`module.f` or `module.Class.method`."""
         if self.body is None:
             return self.name
-        parts = [_module(self.body), self.body.__qualname__]
+        parts = [_module(self.body), self.body.__name__]
         if self.head.kind == ACTOR_CREATION:
             parts.append("__init__")
         elif self.head.kind == ACTOR_CALL:

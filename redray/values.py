@@ -29,7 +29,11 @@ class Values(Hearing):
     # ---- put ---------------------------------------------------------------------------------------------------------
     def put(self, value: Any) -> ObjectRef[Any]:
         self._check_usable()
-        return self._put_serialized(serialization.serialize(value))
+        try:
+            serialized = serialization.serialize(value)
+        except TypeError as error:
+            raise TypeError(f"Could not serialize the put value: {error}") from error
+        return self._put_serialized(serialized)
 
     def _put_serialized(self, serialized: serialization.Serialized) -> ObjectRef[Any]:
         self._check_known(serialized.contains)

@@ -111,7 +111,7 @@ local function finish_attempt(node, finish)
     local state = outcome == words.CANCELLED and words.CANCELLED or words.FAILED
     if outcome == words.CANCELLED and detail == '' then detail = 'Task ' .. task .. ' (' .. head[4] .. ') was cancelled while it ran.' end
     local packed = head[2] == 2 and outcome == words.CRASHED and call_error(head, detail)
-      or system_error(FINAL_ERRORS[outcome] or 'RaySystemError', detail)
+      or system_error(FINAL_ERRORS[outcome] or 'RaySystemError', detail, outcome == words.CANCELLED and {task_id = task} or nil)
     end_task(task, key, record[4], head, state, packed)
   end
   return true

@@ -59,6 +59,10 @@ class RayActorError(RayError):
         self.actor_init_failed = actor_init_failed
         self.preempted = preempted
 
+    @property
+    def error_msg(self) -> str:
+        return str(self)
+
 
 class ActorDiedError(RayActorError):
     """The actor is dead and will not be restarted. With `cause`, its `__init__` raised that."""

@@ -144,3 +144,24 @@ def test_nobody_but_an_actor_has_a_current_actor() -> None:
 
     with pytest.raises(RuntimeError):
         ray.get(ask.remote())
+
+
+def test_ids_as_ids(cluster: Any) -> None:
+    def find() -> tuple[Any, ...]:
+        context = ray.get_runtime_context()
+        return context.get(), context.job_id, context.node_id, context.task_id, context.actor_id, context.worker_id
+
+    context = ray.get_runtime_context()
+    found, job, node, task, actor, worker = ray.get(ray.remote(find).remote())
+    assert isinstance(job, ray.JobID) and isinstance(node, ray.NodeID) and isinstance(task, ray.TaskID)
+    assert isinstance(worker, ray.WorkerID) and actor is None
+    assert found == {"job_id": job, "node_id": node, "task_id": task, "namespace": context.namespace}
+    assert job == context.job_id and job.hex() == context.get_job_id() and context.task_id is None
+
+
+def test_a_nested_function_has_its_plain_name(cluster: Any) -> None:
+    def nested() -> str | None:
+        return ray.get_runtime_context().get_task_function_name()
+
+    assert str(ray.get(ray.remote(nested).remote())).endswith(".nested")
+    assert "<locals>" not in str(ray.get(ray.remote(nested).remote()))
