@@ -91,7 +91,8 @@ class Withdrawals:
             node.book.finish_without_value(attempt, Outcome.CANCELLED, "")
         for worker in list(node.workers.values()):
             if worker.job == event.job:
-                node.book.cancelled.update(worker.sent)
+                # An actor's callers may be of other jobs: for them it dies.
+                node.book.cancelled.update(id for id, sent in worker.sent.items() if sent.head.job == event.job)
                 node.pool.kill(worker)
         node.actors.job_ended(event.job)
 

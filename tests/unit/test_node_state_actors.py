@@ -194,6 +194,15 @@ class TestCalls:
         node.handle(events.JobEnded(OTHER))
         assert of(actions.Kill, node.settle()) == []
 
+    def test_the_end_of_its_own_job_is_its_death_to_callers_of_others(self, node: Bench) -> None:
+        worker = born(node)
+        node.submit(call(2, 1, job=OTHER, maker=OTHER), maker=OTHER)
+        node.submit(call(3, 1))
+        node.settle()
+        node.handle(events.JobEnded(JOB))
+        node.gone(worker, started=2)
+        assert node.finished(node.settle()) == {2: Outcome.CRASHED, 3: Outcome.CANCELLED}
+
     def test_the_end_of_a_callers_job_ends_its_calls_that_wait_for_earlier_ones(self, node: Bench) -> None:
         """Those will not come any more, and an actor that waits for them for ever could not be retired."""
         worker = born(node)
