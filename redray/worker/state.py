@@ -18,7 +18,6 @@ from typing import Any
 from redray import spec as specs
 from redray.gcs.schema import Outcome
 from redray.messages import Run, TakeBack
-from redray.resources import fits, take
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.where import NODE_ID, admits
 from redray.worker import actions, events
@@ -27,13 +26,13 @@ from redray.worker.attempt_book import AttemptBook
 from redray.worker.backlog import Backlog
 from redray.worker.bundles import Bundles
 from redray.worker.invariants import check
-from redray.worker.policy import RunTimes
+from redray.worker.placing import Placing
 from redray.worker.pool import WorkerPool
 from redray.worker.recent import Recent
 from redray.worker.shortage import Shortage
 from redray.worker.streams import Streams
 from redray.worker.wedge import Wedge
-from redray.worker.withdrawals import Withdrawals, is_slow
+from redray.worker.withdrawals import Withdrawals
 from redray.worker.workers import Attempt, Ledger, Worker, needs_gpu, split_started
 
 SLICE = 500
@@ -62,6 +61,7 @@ class NodeState:
         self.recent = Recent()
         self.book = AttemptBook(self.recent)
         self.attempts = self.book.open
+        self.placing = Placing(self)
         self.actors = ActorTable(self)
         self.streams = Streams(self)
         self.bundles = Bundles(self)
@@ -71,11 +71,10 @@ class NodeState:
         self.leftover: list[str] = []  # demands of ready work in the cluster's queues, when they were last asked
         self.draining = False
         self.is_fenced = False
-        self._run_times = RunTimes()
         self._want_claim = True  # there may be work, or more room than the cluster knows of
         self._want_ahead = False  # the cluster knows what is free and has more: for busy workers only
         self._asking = False
-        self._now = 0
+        self.now = 0
         self.out: list[actions.Action] = []
         self._handlers: dict[type, Callable[[Any], Any]] = {
             events.Submitted: self._submitted,
@@ -109,7 +108,7 @@ class NodeState:
 
     def handle(self, event: events.Event, now: int) -> Any:
         """Take one event in; `now` is in ms of a monotonic clock. Returns the claims of a Submitted, else None."""
-        self._now = now
+        self.now = now
         return self._handlers[type(event)](event)
 
     def take_actions(self) -> list[actions.Action]:
@@ -118,7 +117,7 @@ class NodeState:
 
     def settle(self, report: bool = True) -> None:
         """End of a turn: give out the backlog and, with `report`, say what ended and ask for work."""
-        self._schedule()
+        self.placing.schedule()
         self.actors.learn()
         self.bundles.settle()
         if report:
@@ -127,7 +126,7 @@ class NodeState:
         wants_more = (self._want_claim or self._want_ahead) and not self._asking
         if not report or not (has_finishes or wants_more):
             return
-        limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self._capacity()
+        limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self.placing.capacity()
         if has_finishes:
             finishes = self.book.take_finishes(SLICE)
             self.out.append(actions.RecordFinishes(finishes, self.ledger.offer(), rooms, limit))
@@ -194,13 +193,13 @@ class NodeState:
             return "-"
         attempt = Attempt(packed, head, 1, values)
         leaves_it = self._leaves_it_to_others(head)
-        worker = self._worker_for(attempt, may_occupy=not leaves_it)
+        worker = self.placing.worker_for(attempt, may_occupy=not leaves_it)
         if worker is None:
             if leaves_it:
                 return "-"
             self.contended = True
             if self.ledger.fits(head.demand) and not self.pool.starting():
-                self.pool.start_for(attempt, self._now)  # it forks while the task makes its way through Redis
+                self.pool.start_for(attempt, self.now)  # it forks while the task makes its way through Redis
             return "-"
         self.attempts[head.task] = attempt
         running = not worker.sent
@@ -250,7 +249,7 @@ class NodeState:
             self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
             return
         attempt.worker = ""
-        attempt.started_ms = self._now
+        attempt.started_ms = self.now
         self.backlog.add(attempt)
 
     def _rung(self, _event: events.Rung) -> None:
@@ -268,61 +267,6 @@ class NodeState:
             self.actors.pump_all()
         self.is_fenced = is_fenced
 
-    def _schedule(self) -> None:
-        if not self.is_fenced:
-            self.backlog.place(self._place)
-            self._start_missing()
-
-    def _place(self, attempt: Attempt) -> bool:
-        worker = self._worker_for(attempt, is_plenty=True)
-        if worker is None:
-            return False
-        if attempt.head.kind == ACTOR_CREATION:
-            self.actors.begin(attempt, worker)
-        else:
-            self.send(worker, attempt)
-        return True
-
-    def _worker_for(self, attempt: Attempt, is_plenty: bool = False, may_occupy: bool = True) -> Worker | None:
-        """An idle worker if the resources are free (and `may_occupy`), else one that may have this run ahead."""
-        head = attempt.head
-        best = None
-        is_free = may_occupy and self.ledger.fits(head.demand)
-        ahead = 1 if head.kind != TASK or needs_gpu(head.demand) else self._run_times.ahead(head.function, is_plenty)
-        for worker in self.workers.values():
-            if not worker.ready or worker.leaving or worker.actor or not worker.may_serve(attempt):
-                continue
-            if not worker.holds:
-                if is_free:
-                    self.ledger.occupy(worker, head.demand)
-                    return worker
-            elif worker.queue == attempt.queue and len(worker.sent) < ahead and self._takes_ahead(worker):
-                if best is None or len(worker.sent) < len(best.sent):
-                    best = worker
-        return best
-
-    def _takes_ahead(self, worker: Worker) -> bool:
-        """Whether what is sent to this busy worker will be started soon."""
-        first = next(iter(worker.sent.values()), None)
-        return not worker.blocked and not worker.revoking and first is not None and not is_slow(first, self._now)
-
-    def _start_missing(self) -> None:
-        """A worker for each task that has its resources and no process;
-        those on their way count as if they were here."""
-        free = dict(self.ledger.free)
-        missing = -self.pool.starting()
-        refused: set[str] = set()
-        for attempt in self.backlog:
-            if attempt.queue in refused:
-                continue
-            if not fits(attempt.head.demand, free) or not self.ledger.fits(attempt.head.demand):
-                refused.add(attempt.queue)
-                continue
-            take(attempt.head.demand, free)
-            missing += 1
-            if missing > 0 and not self.pool.start_for(attempt, self._now):
-                return
-
     def send(self, worker: Worker, attempt: Attempt) -> None:
         head = attempt.head
         if head.kind != ACTOR_CALL:
@@ -332,7 +276,7 @@ class NodeState:
         worker.queue = attempt.queue
         worker.sent[attempt.task] = attempt
         attempt.worker = worker.id
-        attempt.started_ms = self._now
+        attempt.started_ms = self.now
         worker.serial += 1
         attempt.serial = worker.serial
         gpus = [self.gpu_names.get(number, number) for number, _ in worker.gpus]
@@ -342,19 +286,6 @@ class NodeState:
                 worker.id, run, head.function, worker.job, worker.environment, head.name, head.kind == ACTOR_CALL
             )
         )
-
-    def _capacity(self) -> tuple[int, dict[str, int]]:
-        rooms: dict[str, int] = {}
-        unused = self.pool.most - self.pool.size()
-        for worker in self.workers.values():
-            if worker.holds and not worker.actor and self._takes_ahead(worker):
-                function = next(reversed(worker.sent.values())).head.function
-                room = self._run_times.ahead(function, is_plenty=bool(self.leftover)) - len(worker.sent)
-                if room > 0 and not needs_gpu(worker.holds) and not worker.environment:
-                    rooms[worker.queue] = rooms.get(worker.queue, 0) + room
-            elif not worker.holds and not worker.actor and not worker.leaving:
-                unused += 1
-        return min(SLICE, max(0, unused) + sum(rooms.values())), rooms
 
     # ---- work goes out -----------------------------------------------------------------------------------------------
     def _task_done(self, event: events.TaskDone) -> None:
@@ -371,12 +302,12 @@ class NodeState:
         if attempt.head.kind == ACTOR_CALL:
             self.actors.call_done(worker, attempt, done.run_us)
             return
-        self._run_times.record(attempt.head.function, done.run_us)
+        self.placing.run_times.record(attempt.head.function, done.run_us)
         self.ledger.unblock(worker)  # it cannot wait any more for something inside a task that has ended
         if self.book.cancelled:
             self.withdrawals.interrupt_next(worker)
         if (following := next(iter(worker.sent.values()), None)) is not None:
-            following.started_ms = self._now
+            following.started_ms = self.now
         if not worker.sent:
             self._next_or_idle(worker)
 
@@ -389,18 +320,18 @@ class NodeState:
                 return
         self.ledger.vacate(worker)
         self._want_claim = True
-        worker.last_idle_ms = self._now
+        worker.last_idle_ms = self.now
 
     # ---- workers -----------------------------------------------------------------------------------------------------
     def _worker_ready(self, event: events.WorkerReady) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
-            worker.last_idle_ms = self._now
+            worker.last_idle_ms = self.now
             self._want_claim = True
 
     def _worker_gone(self, event: events.WorkerGone) -> None:
-        worker = self.pool.gone(event.worker, self._now)
+        worker = self.pool.gone(event.worker, self.now)
         if worker is None:
             return
         self.ledger.vacate(worker)
@@ -413,7 +344,7 @@ class NodeState:
         for attempt in started:
             self.withdrawals.cancel_children(attempt)
             if shortage:
-                self.shortage.lost(attempt, shortage, self._now)
+                self.shortage.lost(attempt, shortage, self.now)
                 continue
             why = worker.doom or event.detail
             text = f"Task {attempt.task} ({attempt.head.name}) failed: its worker process died. {why}"
@@ -468,20 +399,20 @@ class NodeState:
         late = []
         for worker in self.workers.values():
             first = next(iter(worker.sent.values()), None)
-            self.withdrawals.revoke_if_slow(worker, first, self._now)
-            if first is not None and not first.told_running and self._now - first.started_ms > TELL_RUNNING_MS:
+            self.withdrawals.revoke_if_slow(worker, first, self.now)
+            if first is not None and not first.told_running and self.now - first.started_ms > TELL_RUNNING_MS:
                 first.told_running = True
                 late.append(first.task)
         if late:
             self.out.append(actions.RecordRunning(late))
         for attempt in self.backlog.drop(self._is_stuck):
             self.book.finish_without_value(attempt, Outcome.HANDED_BACK, "")
-        self.shortage.tick(self._now)
-        self.wedge.tick(self._now)
-        self.pool.shrink(self._now)
+        self.shortage.tick(self.now)
+        self.wedge.tick(self.now)
+        self.pool.shrink(self.now)
 
     def _is_stuck(self, attempt: Attempt) -> bool:
         """Something took the resources it was claimed for: it may run elsewhere, and must not keep others from here."""
-        if self._now - attempt.started_ms <= STUCK_MS:
+        if self.now - attempt.started_ms <= STUCK_MS:
             return False
         return self.pool.is_full() or not self.ledger.fits(attempt.head.demand)
