@@ -145,9 +145,9 @@ MUTANTS = (
     ),
     Mutant(
         "a node without a fresh lease starts what it has claimed",
-        "redray/worker/state.py",
-        "        if not self.is_fenced:\n            self.backlog",
-        "        if True:\n            self.backlog",
+        "redray/worker/placing.py",
+        "        if not self._node.is_fenced:\n",
+        "        if True:\n",
         ("tests/unit/test_node_state_fence.py",),
     ),
     Mutant(
