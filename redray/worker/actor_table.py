@@ -90,9 +90,11 @@ class ActorTable:
         began, unstarted = split_started(worker, started) if actor.serial else (list(worker.sent.values()), [])
         for attempt in began:
             self._node.book.finish_without_value(attempt, outcome, cause)
+        if actor.alive and not actor.final:  # else it is dead for all callers, and Redis tells them why
+            unstarted += filter(self._is_wanted, actor.sendable(self._is_ready))
         for attempt in unstarted:
-            # Sent is sent, for a call that may not be repeated: as with Ray, its caller is told, rather than a new
-            # incarnation.
+            # Made is made, for a call that may not be repeated: as with Ray, its caller is told, rather than a new
+            # incarnation. Whether it was still in line here, or already with the process, is not for a caller to see.
             end = Outcome.HANDED_BACK if attempt.head.max_retries else Outcome.CRASHED
             self._node.book.finish_without_value(attempt, end, cause)
         self._forget(actor, cause)

@@ -135,6 +135,20 @@ def test_051_calls_in_flight_at_a_crash_fail_even_if_a_restart_follows(signal: S
     wait_for_restart(actor, pid)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_051_calls_in_line_at_a_crash_fail_like_the_one_that_ran(threads: int, signal: Signal, journal: Journal) -> None:
+    actor = Worker.options(max_restarts=1, max_concurrency=threads).remote()
+    pid = ray.get(actor.pid.remote())
+    running = [actor.wait.remote(signal) for _ in range(threads)]
+    in_line = [actor.note.remote(journal, "in line") for _ in range(20)]
+    os.kill(pid, os_signal.SIGKILL)
+    for call in running + in_line:
+        with pytest.raises(RayActorError):
+            ray.get(call)
+    wait_for_restart(actor, pid)
+    assert journal.lines() == []
+
+
 def test_052_max_task_retries_repeats_the_call_on_the_restarted_actor(journal: Journal) -> None:
     actor = Worker.options(max_restarts=1, max_task_retries=1).remote()
     assert ray.get(actor.crash_once.remote(journal)) == "survived"
