@@ -12,6 +12,7 @@ from redray.current import current, current_or_none
 from redray.ids import ActorID
 from redray.options import MethodOptions
 from redray.remote_function import exported, several
+from redray.signatures import Signature
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -38,8 +39,8 @@ _ATTEMPTS = 10  # at finding or making a named actor, while others make and end 
 
 # What every actor understands, whatever its class defines.
 _OF_ALL_ACTORS = {
-    "__ray_ready__": MethodOptions(signature=signatures.Signature(0, 0)),
-    "__ray_terminate__": MethodOptions(signature=signatures.Signature(0, 0)),
+    "__ray_ready__": MethodOptions(signature=Signature(0, 0)),
+    "__ray_terminate__": MethodOptions(signature=Signature(0, 0)),
     "__ray_call__": MethodOptions(signature=signatures.ANYTHING._replace(low=1, names=("fn",), required=1)),
 }
 
@@ -215,15 +216,23 @@ class ActorClass(Generic[T]):
 
     def __init__(self, cls: type[T], given: Mapping[str, Any]) -> None:
         """`given`: options that were checked already, by `options.check_actor`."""
+        methods = signatures.methods_of(cls)
+        options = option_records.actor_options(
+            given, any(signatures.is_async(method) for method, _ in methods.values())
+        )
+        shape = ActorShape(cls.__name__, _method_options(cls.__name__, methods, options))
+        self._set_up(cls, given, options, shape, signatures.of_class(cls))
+
+    def _set_up(
+        self, cls: type[T], given: Mapping[str, Any], options: ActorOptions, shape: ActorShape, signature: Signature
+    ) -> None:
         self._cls = cls
         self._given = dict(given)
-        self._methods = signatures.methods_of(cls)
-        is_async = any(signatures.is_async(function) for function, _ in self._methods.values())
-        self._options = option_records.actor_options(self._given, is_async)
-        if self._options.runtime_env is not None:  # read and checked here, not where this is unpickled
-            self._given["runtime_env"] = self._options.runtime_env
-        self._shape = ActorShape(cls.__name__, _method_options(cls.__name__, self._methods, self._options))
-        self._signature = signatures.of_class(cls)
+        self._options = options
+        if options.runtime_env is not None:  # read and checked here, not where this is unpickled
+            self._given["runtime_env"] = options.runtime_env
+        self._shape = shape
+        self._signature = signature
         self._token: object = None  # of the session that has the export
         self._export: Any = None
         self._origin: ActorClass[T] = self
@@ -313,14 +322,24 @@ class ActorClass(Generic[T]):
         return getattr(self._cls, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._given)
+        # A class whose methods name it is unpickled around this, and is still empty when this is made: what is known of
+        # it travels along.
+        return _load_class, (self._cls, self._given, self._options, self._shape.packed(), self._signature)
 
     def __repr__(self) -> str:
         return f"ActorClass({self._cls.__name__})"
 
 
+def _load_class(
+    cls: type[T], given: Mapping[str, Any], options: ActorOptions, packed: bytes, signature: Signature
+) -> ActorClass[T]:
+    loaded = ActorClass.__new__(ActorClass)
+    loaded._set_up(cls, given, options, ActorShape.unpack(packed), signature)
+    return loaded
+
+
 def _method_options(
-    class_name: str, methods: Mapping[str, tuple[Callable[..., Any], signatures.Signature]], actor: ActorOptions
+    class_name: str, methods: Mapping[str, tuple[Callable[..., Any], Signature]], actor: ActorOptions
 ) -> dict[str, MethodOptions]:
     found = {}
     for name, (function, signature) in methods.items():

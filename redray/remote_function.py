@@ -34,14 +34,24 @@ class RemoteFunction:
                 f"'async def' cannot be a remote task: {_name(function)} needs an event loop of its own."
                 " Wrap it in a function that calls asyncio.run(), or make it a method of an actor."
             )
+        options = option_records.task_options(given, _name(function), signatures.is_generator(function))
+        self._set_up(function, given, options, signatures.of_function(function))
+
+    def _set_up(
+        self,
+        function: Callable[..., Any],
+        given: Mapping[str, Any],
+        options: option_records.TaskOptions,
+        signature: signatures.Signature,
+    ) -> None:
         self._function = function
         self._given = dict(given)
-        self._signature = signatures.of_function(function)
-        self._low, self._high = self._signature.low, self._signature.high
-        self._options = option_records.task_options(self._given, _name(function), signatures.is_generator(function))
-        if self._options.runtime_env is not None:  # read and checked here, not where this is unpickled
-            self._given["runtime_env"] = self._options.runtime_env
-        self._num_returns = self._options.num_returns
+        self._options = options
+        if options.runtime_env is not None:  # read and checked here, not where this is unpickled
+            self._given["runtime_env"] = options.runtime_env
+        self._signature = signature
+        self._low, self._high = signature.low, signature.high
+        self._num_returns = options.num_returns
         self._token: object = None  # of the session that has the export
         self._export: Any = None
         self._origin = self  # `.options()` shares the export of the function it came from
@@ -96,10 +106,23 @@ class RemoteFunction:
         raise TypeError(f"Remote functions cannot be called directly. Instead of {name}(), write {name}.remote().")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFunction, (self._function, self._given)
+        # A function that calls itself is unpickled around this, and has no default values yet when this is made: what
+        # is known of it travels along.
+        return _load, (self._function, self._given, self._options, self._signature)
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._function.__module__}.{_name(self._function)})"
+
+
+def _load(
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    options: option_records.TaskOptions,
+    signature: signatures.Signature,
+) -> RemoteFunction:
+    loaded = RemoteFunction.__new__(RemoteFunction)
+    loaded._set_up(function, given, options, signature)
+    return loaded
 
 
 def several(refs: list[Any], num_returns: int) -> Any:

@@ -136,7 +136,7 @@ def test_051_calls_in_flight_at_a_crash_fail_even_if_a_restart_follows(signal: S
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_051_calls_in_line_at_a_crash_fail_like_the_one_that_ran(threads: int, signal: Signal, journal: Journal) -> None:
+def test_051_calls_in_line_at_a_crash_fail_with_it(threads: int, signal: Signal, journal: Journal) -> None:
     actor = Worker.options(max_restarts=1, max_concurrency=threads).remote()
     pid = ray.get(actor.pid.remote())
     running = [actor.wait.remote(signal) for _ in range(threads)]

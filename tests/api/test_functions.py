@@ -301,3 +301,43 @@ def test_013_max_calls_and_concurrency_groups_are_for_the_decorator_only() -> No
         ray.remote(function).options(max_calls=1)
     with pytest.raises(ValueError, match="concurrency_groups"):
         ray.remote(Class).options(concurrency_groups={"io": 2})
+
+
+# --- what names itself ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cluster")
+def test_007_a_function_that_calls_itself_keeps_its_defaults_and_options() -> None:
+    @ray.remote(num_cpus=0.5, num_returns=2)
+    def count(down_from: int, step: int = 1, *, last: str = "done") -> tuple[int, str]:
+        if down_from <= 0:
+            return 0, last
+        calls, said = count.remote(down_from - step)
+        return ray.get(calls) + 1, ray.get(said)
+
+    assert ray.get(count.remote(3)) == [3, "done"]
+    with pytest.raises(TypeError):
+        count.remote()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("options", [{}, {"num_cpus": 0.5}])
+def test_007_an_actor_makes_actors_of_its_own_class(options: dict[str, float]) -> None:
+    @ray.remote
+    class Node:
+        def __init__(self, depth: int, name: str = "leaf") -> None:
+            self.name = name
+            self.child = Node.options(**options).remote(depth - 1) if depth else None
+
+        @ray.method(num_returns=2)
+        def both(self, mark: str = "") -> tuple[str, int]:
+            return self.name + mark, 0
+
+        async def names(self) -> list[str]:
+            if self.child is None:
+                return [self.name]
+            name, _ = self.child.both.remote()
+            return [self.name, await name, *await self.child.names.remote()]
+
+    root = Node.remote(2, name="root")
+    assert ray.get(root.names.remote()) == ["root", "leaf", "leaf", "leaf", "leaf"]
