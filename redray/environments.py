@@ -19,7 +19,6 @@ from redray.gcs.keys import Keys
 from redray.ids import JobID, WorkerID
 from redray.runtime_env import RuntimeEnv, merged
 from redray.runtime_env_checks import PACKAGE_SCHEME
-from redray.task_context import TaskContext
 from redray.values import Values
 
 if TYPE_CHECKING:
@@ -50,13 +49,11 @@ class Environments(Values):
         self._job_env, self._own_text = job_env, text
         self._own = parsed(text) if text else job_env
 
-    def _environment_for(self, wanted: RuntimeEnv | None, context: TaskContext | None) -> str:
+    def _environment_for(self, wanted: RuntimeEnv | None) -> str:
         """The text for a task or actor whose options ask for `wanted`. Uploads what that needs."""
         if not wanted:
-            if context is None or context.head.job == self.job_id.hex():
-                return self._own_text
-            return text_of(self._own)  # it runs for another job, whose environment is not this one
-        job = self.job_id.hex() if context is None else context.head.job
+            return self._own_text
+        job = self.job_id.hex()
         if wanted.prepared is None or wanted.prepared[:2] != (self.token, job):
             wanted.prepared = (self.token, job, self._prepared_text(wanted, job))
         return wanted.prepared[2]

@@ -59,8 +59,7 @@ class Groups(Environments):
         Raises RaySystemError if the name is taken.
         """
         self._check_usable()
-        context = self.task_context()
-        job = context.head.job if context is not None else self.job_id.hex()
+        job = self.job_id.hex()
         record = placement_groups.GroupRecord(
             name, self.namespace, strategy, int(detached), list(map(to_text, bundles))
         )

@@ -49,7 +49,7 @@ class Submission(Groups, Streaming):
         num_returns = _returns(options, extra)
         context = self.task_context()
         if options.runtime_env or self._own:
-            _enter(extra, self._environment_for(options.runtime_env, context))
+            _enter(extra, self._environment_for(options.runtime_env))
         demand = options.demand
         if options.scheduling_strategy is not None or context is not None:
             placement = self._placement(options.scheduling_strategy, context, options.name, demand)
@@ -124,7 +124,7 @@ class Submission(Groups, Streaming):
             "name": options.name,
         }
         context = self.task_context()
-        environment = self._environment_for(options.runtime_env, context)
+        environment = self._environment_for(options.runtime_env)
         _enter(extra, environment)
         if options.detached and (ids := package_ids(parsed(environment) if environment else self._job_env)):
             extra["packages"] = ids  # its job is its own, and must not lose them with this one
@@ -179,9 +179,10 @@ class Submission(Groups, Streaming):
     ) -> TaskHead:  # fmt: skip
         self._number += 1
         task = f"{self._worker}{self._number:08x}"
-        depth, parent, job = 0, "", self.job_id.hex()
+        depth, parent = 0, ""
         if context is not None:
-            depth, parent, job = context.head.depth + 1, context.head.task, context.head.job
+            depth, parent = context.head.depth + 1, context.head.task
+        job = self.job_id.hex()  # an actor's own, not its caller's: what it starts lives and ends with it
         return TaskHead(task, kind, job, name, demand, num_returns, retries, waits_for, keeps, depth, priority, parent,
                         function.id.hex() if function is not None else "", "", 0, extra)  # fmt: skip
 
@@ -217,8 +218,7 @@ class Submission(Groups, Streaming):
             self._handle(function.contains)
             self._exported.add(function.id)
             self._flush_batch()
-            context = self.task_context()
-            job = context.head.job if context is not None else self.job_id.hex()
+            job = self.job_id.hex()
             contains = [ref.hex() for ref in function.contains]
             self._call(tasks.export(function.id.hex(), job, function.name, function.pickled, contains))
 

@@ -180,6 +180,51 @@ def test_072_a_detached_actor_survives_a_killed_driver(start_driver: Start) -> N
     ray.kill(actor)
 
 
+def test_072_what_a_detached_actor_starts_for_a_driver_survives_that_driver(start_driver: Start) -> None:
+    driver = start_driver("""
+        ray.init(ADDRESS, namespace="shared")
+        @ray.remote
+        def add(a, b):
+            return a + b
+        @ray.remote
+        class Keeper:
+            def keep(self):
+                self.child = Actor.remote()
+                self.task = add.remote(1, 2)
+                return ray.get(self.child.count.remote())
+            def ask(self):
+                return ray.get([self.child.count.remote(), self.task, add.remote(3, 4)])
+        keeper = Keeper.options(name="keeper", lifetime="detached", num_cpus=0).remote()
+        print("calls", ray.get(keeper.keep.remote()))
+        """)
+    assert number_after("calls", driver.finish()) == 1
+    keeper = ray.get_actor("keeper", namespace="shared")
+    assert ray.get(keeper.ask.remote()) == [2, 3, 7]
+    ray.kill(keeper)
+    wait_until(lambda: not is_named("keeper", "shared"), what="the name to be free")
+
+
+def test_072_functions_of_a_detached_actor_stay_when_a_driver_that_had_it_use_them_left(start_driver: Start) -> None:
+    @ray.remote
+    class Caller:
+        def call(self, number: int) -> int:
+            return int(ray.get(double.remote(number)))
+
+    @ray.remote
+    def double(number: int) -> int:
+        return 2 * number
+
+    caller = Caller.options(name="caller", namespace="shared", lifetime="detached").remote()
+    driver = start_driver("""
+        ray.init(ADDRESS, namespace="shared")
+        print("double", ray.get(ray.get_actor("caller").call.remote(1)))
+        """)
+    assert number_after("double", driver.finish()) == 2
+    assert ray.get(caller.call.remote(2)) == 4
+    ray.kill(caller)
+    wait_until(lambda: not is_named("caller", "shared"), what="the name to be free")
+
+
 def is_named(name: str, namespace: str) -> bool:
     try:
         ray.get_actor(name, namespace=namespace)
