@@ -29,6 +29,8 @@ from redray.store import serialization
 ACKNOWLEDGE_EVERY = 1_000  # entries of the inbox
 _NO_VALUES = (HANDLE_INDEX.to_bytes(4, "big"), STREAM)  # indexes of what is counted, and has no value
 
+SOON_S = 0.02  # in which a value that is ready comes
+
 
 class Hearing(Sending):
     """Reads the channel and the inbox while somebody waits for something."""
@@ -77,7 +79,7 @@ class Hearing(Sending):
         fetching: Iterable[bytes] = (),
     ) -> bool:
         """Read, or let another thread read for us, until `done()`. False when the deadline passes first."""
-        if done():
+        if done() or (self._comes_soon(waits_for) and self._read_shortly(done, deadline)):
             return True
         blocked = self._begin_block(waits_for)
         try:
@@ -124,6 +126,26 @@ class Hearing(Sending):
         if self._followers:
             with self._news:
                 self._news.notify_all()
+
+    def _comes_soon(self, waits_for: Iterable[bytes]) -> bool:
+        """Whether it may well be there already, so that blocking would be said of a wait that is none."""
+        return False
+
+    def _read_shortly(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        until = time.monotonic() + SOON_S
+        if deadline is not None:
+            until = min(until, deadline)
+        with shield:
+            if not self._reading.acquire(blocking=False):
+                return False
+        try:
+            while not done() and (left := until - time.monotonic()) > 0:
+                self._pump(left)
+        finally:
+            with shield:
+                self._reading.release()
+                self._tell_followers()
+        return done()
 
     def _begin_block(self, waits_for: Iterable[bytes]) -> bool:
         return False

@@ -166,6 +166,12 @@ class WorkerSession(Session):
         self._work = kept
         return taken
 
+    def _comes_soon(self, waits_for: Iterable[bytes]) -> bool:
+        """Inside a task, of values that somebody else makes. Its own it would have heard of: they are not ready."""
+        own = self.worker_id
+        ids = list(waits_for)
+        return bool(ids) and _context.get() is not None and all(id[:8] != own for id in ids)
+
     def _begin_block(self, waits_for: Iterable[bytes]) -> bool:
         """About to wait inside a task: what was sent ahead goes back, and the CPU to others meanwhile."""
         context = _context.get()

@@ -58,6 +58,29 @@ def test_081_a_task_blocked_in_wait_lends_its_cpus() -> None:
     assert ray.get(parent.remote()) == 2
 
 
+@pytest.mark.differs_from_ray("looks at how redray's workers wait")
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_082_a_get_of_what_is_there_already_lends_nothing(size: int) -> None:
+    @ray.remote
+    def announced(refs: list[Any]) -> tuple[int, int]:
+        """How often this worker says that it is blocked: in a get of what is there, in one of what is not."""
+        from redray import current, hearing
+
+        hearing.SOON_S = 60  # a slow machine takes longer to look than a value that is not ready to come
+        session: Any = current.current()
+        begin, said = session._begin_block, []
+        session._begin_block = lambda waits_for: (said.append(1), begin(waits_for))[1]
+        assert len(ray.get(refs[0])) == size
+        there = len(said)
+        ray.get(child.remote())
+        return there, len(said) - there
+
+    @ray.remote
+    def child() -> None: ...
+
+    assert ray.get(announced.remote([ray.put(b"x" * size)])) == (0, 1)
+
+
 def test_081_gpus_and_custom_resources_are_kept_while_blocked(signal: Signal) -> None:
     @ray.remote(num_cpus=2, num_gpus=2, resources={"disk": 1})
     def parent(late: list[Any]) -> Any:
