@@ -28,6 +28,8 @@ end
 if state ~= words.DEAD then
   redis.call('HSET', node, fields.state, words.DEAD, fields.ended, now)
   redis.call('SREM', keys.nodes, id)
+  redis.call('LPUSH', keys.dead_nodes, id)
+  redis.call('LTRIM', keys.dead_nodes, 0, limits.DEAD_NODES - 1)
   redis.call('HDEL', keys.idle, id)
   redis.call('HDEL', keys.process(id), fields.route)
   -- Until the last slice is done it stays in the list of the expired, so that somebody goes on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,11 @@ _FIELDS = ("state", "host", "hostname", "address", "socket", "resources", "label
 
 
 def _alive(query: Query, keys: Keys) -> list[tuple[str, dict[str, str]]]:
-    ids = sorted(id.decode() for id in query([("SMEMBERS", keys.nodes)])[0])
+    return _rows(query, keys, query([("SMEMBERS", keys.nodes)])[0])
+
+
+def _rows(query: Query, keys: Keys, found: Iterable[bytes]) -> list[tuple[str, dict[str, str]]]:
+    ids = sorted(id.decode() for id in found)
     if not ids:
         return []
     rows = query([("HMGET", keys.node(id), *_FIELDS) for id in ids])
@@ -26,14 +30,18 @@ def _alive(query: Query, keys: Keys) -> list[tuple[str, dict[str, str]]]:
 
 
 def nodes(query: Query, keys: Keys) -> list[dict[str, Any]]:
-    """One dictionary per node, with the keys that Ray's `nodes()` has."""
+    """One dictionary per node, with the keys that Ray's `nodes()` has. Those that died lately are there, too."""
+    alive, dead = query([("SMEMBERS", keys.nodes), ("LRANGE", keys.dead_nodes, 0, -1)])
     found = []
-    for id, row in _alive(query, keys):
+    for id, row in _rows(query, keys, {*alive, *dead}):
+        if not row["state"]:
+            continue  # its record is gone
         _, _, port = row["address"].rpartition(":")
+        is_alive = row["state"] == NodeState.ALIVE
         found.append(
             {
                 "NodeID": id,
-                "Alive": row["state"] == NodeState.ALIVE,
+                "Alive": is_alive,
                 "NodeManagerAddress": row["host"],
                 "NodeManagerHostname": row["hostname"],
                 "NodeName": row["host"],
@@ -41,9 +49,9 @@ def nodes(query: Query, keys: Keys) -> list[dict[str, Any]]:
                 "ObjectManagerPort": int(port or 0),
                 "ObjectStoreSocketName": row["socket"],
                 "RayletSocketName": row["socket"],
-                "Resources": msgspec.json.decode(row["resources"]),
+                "Resources": {} if row["state"] == NodeState.DEAD else msgspec.json.decode(row["resources"]),
                 "Labels": msgspec.json.decode(row["labels"] or "{}"),
-                "alive": row["state"] == NodeState.ALIVE,
+                "alive": is_alive,
             }
         )
     return found

@@ -137,6 +137,6 @@ local function lose_attempt(task, key, head, spec, retries, lost)
     if head[2] == 2 then return_call(task, key, head, spec, head[3], lost) else queue_again(task, key, head) end
     return
   end
-  local packed = head[2] == 2 and call_error(head, lost) or system_error('WorkerCrashedError', lost)
+  local packed = head[2] == 2 and call_error(head, lost) or system_error('TaskLostWithNode', lost)
   end_task(task, key, head[3], head, words.FAILED, packed)
 end

@@ -128,6 +128,10 @@ class TaskKilledWithPlacementGroup(TaskPlacementGroupRemoved, WorkerCrashedError
     """The task ran in a placement group that was removed. Both of its bases, because Ray names either."""
 
 
+class TaskLostWithNode(NodeDiedError, WorkerCrashedError):
+    """The node that ran the task died, and no retries were left. Both of its bases, because Ray names either."""
+
+
 class ActorKilledWithPlacementGroup(ActorPlacementGroupRemoved, ActorDiedError, ActorUnschedulableError):
     """The actor lived, or waited, in a placement group that was removed. All of its bases, because Ray names any."""
 

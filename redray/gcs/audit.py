@@ -22,7 +22,7 @@ _FINAL = (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED, ObjectState
 _AT_REST = frozenset(
     (
         "nodes leases tick idle sequence spread jobs cluster history node process inbox node_processes job"
-        " job_functions fn job_packages package logs group removed_groups"
+        " job_functions fn job_packages package logs group removed_groups dead_nodes"
         " submission submission_log submissions"
     ).split()
 )
@@ -286,6 +286,8 @@ def _nodes(state: Snapshot) -> Iterator[str]:
             yield f"Node {id} is dead, and its record will stay for ever."
     for id in sorted((state.nodes | state.idle) - state.hashes["node"].keys()):
         yield f"Node {id} is listed, but has no record."
+    for id in sorted(state.nodes & state.dead_nodes):
+        yield f"Node {id} is listed both as alive and as dead."
     for family in ("node_tasks", "node_objects", "node_actors", "node_processes", "node_groups"):
         for id in state.ids(family):
             if id not in state.nodes and f"node:{id}" not in state.leases:

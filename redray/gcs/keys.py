@@ -50,6 +50,7 @@ FAMILIES: dict[str, str] = {
 
 SINGLETONS: dict[str, str] = {
     "nodes": "nodes",  # set: nodes that are alive or draining
+    "dead_nodes": "dead_nodes",  # list: the latest nodes that died or left, for people; their records go earlier
     "leases": "leases",  # zset: node or driver -> end of its lease, ms of the server's clock
     "tick": "tick",  # hash: last renewal of any lease (a gap: Redis was away), until when nobody is declared dead
     "queues": "queues",  # zset: names of the queues that are not empty -> their turn

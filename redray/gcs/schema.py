@@ -149,6 +149,7 @@ LIMITS = {
     "TOMBSTONE_S": 3600,
     "WAITING_GROUPS_TRIED": 16,  # whenever room may have appeared
     "REMOVED_GROUPS": 1000,  # kept for people
+    "DEAD_NODES": 100,
 }
 
 TASK_MOVES: dict[str, tuple[str, ...]] = {

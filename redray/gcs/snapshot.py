@@ -63,13 +63,16 @@ class Snapshot:
                 ("SMEMBERS", keys.groups),
                 ("ZRANGE", keys.waiting_groups, 0, -1),
                 ("LRANGE", keys.removed_groups, 0, -1),
+                ("LRANGE", keys.dead_nodes, 0, -1),
             ]
         )
         self.queues, self.nodes, self.jobs, self.leases, self.idle = (set(_texts(part)) for part in read[:5])
         named, self.chore_list = _texts(read[5]), _texts(read[6])
         names = _texts(read[7])
         self.group_names = dict(zip(names[::2], names[1::2], strict=True))
-        self.groups, self.waiting_groups, self.removed_groups = (set(_texts(part)) for part in read[8:])
+        self.groups, self.waiting_groups, self.removed_groups, self.dead_nodes = (
+            set(_texts(part)) for part in read[8:]
+        )
         self.actor_names = dict(zip(named[::2], named[1::2], strict=True))
         self.chores = set(self.chore_list)
 

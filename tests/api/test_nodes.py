@@ -96,6 +96,22 @@ def test_089_nodes_tells_every_node_and_its_resources() -> None:
     assert all(node["Resources"]["CPU"] == 1 for node in by_name.values())
 
 
+def test_089_nodes_remembers_one_that_is_gone(machine_room: Any) -> None:
+    node = machine_room.add_node(num_cpus=1, resources={"brief": 1})
+    machine_room.wait_for_nodes()
+    (there,) = (found for found in ray.nodes() if "brief" in found["Resources"])
+    machine_room.remove_node(node)
+
+    def as_it_is_now() -> dict[str, Any]:
+        (now,) = (found for found in ray.nodes() if found["NodeID"] == there["NodeID"])
+        return {} if now["Alive"] else now
+
+    gone = wait_until(as_it_is_now, what="the node to be gone")
+    assert (gone["Alive"], gone["alive"], gone["Resources"]) == (False, False, {})
+    assert gone["NodeManagerAddress"] == there["NodeManagerAddress"]
+    assert "brief" not in ray.cluster_resources()
+
+
 def test_089_cluster_resources_are_the_sum_of_the_nodes() -> None:
     total = ray.cluster_resources()
     assert (total["left"], total["right"]) == (1, 1)
@@ -281,6 +297,12 @@ class TestAccident:
         with pytest.raises((WorkerCrashedError, NodeDiedError), match="(?i)node"):
             ray.get(accident.not_retried)
         assert len(accident.journals["once"].lines()) == 1
+
+    @pytest.mark.differs_from_ray("Ray raises one of the two, by who notices first")
+    @pytest.mark.parametrize("error", [WorkerCrashedError, NodeDiedError])
+    def test_045_that_crash_can_be_caught_by_either_name(self, accident: Accident, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            ray.get(accident.not_retried)
 
     def test_079_the_error_says_that_the_node_died(self, accident: Accident) -> None:
         with pytest.raises(ActorDiedError, match="node has died|node died|node .*dead"):

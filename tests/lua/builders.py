@@ -324,5 +324,7 @@ class Cluster:
     def names(self) -> set[str]:
         """The families of the keys there are, less what any cluster has."""
         prefix = len(self.keys.prefix)
-        scaffolding = set("idle leases nodes sequence tick jobs node process job inbox node_processes".split())
+        scaffolding = set(
+            "idle leases nodes dead_nodes sequence tick jobs node process job inbox node_processes".split()
+        )
         return {key.decode()[prefix:].split(":")[0] for key in self.connection.call("KEYS", "*")} - scaffolding

@@ -471,7 +471,8 @@ class Control:
         elif task.retries:
             self.run_again(task)
         else:
-            self.end(task, TaskState.FAILED, self.error_of(task, Outcome.CRASHED))
+            error = self.error_of(task, Outcome.CRASHED)
+            self.end(task, TaskState.FAILED, error.replace("WorkerCrashedError", "TaskLostWithNode"))
 
     # ---- chores ------------------------------------------------------------------------------------------------------
     def do_chores(self) -> None:

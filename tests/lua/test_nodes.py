@@ -119,7 +119,7 @@ def test_its_tasks_run_elsewhere_and_each_costs_a_retry(cluster: Cluster) -> Non
     cluster.claim()
     cluster.reap(NODE)
     assert [cluster.state(task) for task in (T1, T2, T3)] == ["QUEUED", "FAILED", "QUEUED"]
-    assert "WorkerCrashedError" in cluster.inbox(DRIVER)[0][2]
+    assert "TaskLostWithNode" in cluster.inbox(DRIVER)[0][2]
     assert (cluster.task(T1)["attempt"], cluster.task(T1)["retries"]) == ("2", "0")
     assert [item[0] for item in cluster.claim(NODE2)[1]] == [2, 2]
 

@@ -154,7 +154,7 @@ def test_a_lost_task_without_retries_is_not_run_again(cluster: Cluster) -> None:
     assert cluster.state(T1) == "FAILED"
     for index in range(2):
         assert "may have run it" in dict(cluster.heard(DRIVER, "value"))[returned(T1, index)]
-        assert "WorkerCrashedError" in dict(cluster.heard(DRIVER, "value"))[returned(T1, index)]
+        assert "TaskLostWithNode" in dict(cluster.heard(DRIVER, "value"))[returned(T1, index)]
     assert cluster.claimed() == [T2]
     cluster.finish(finish(T2))
     cluster.release(returned(T1), returned(T1, 1), returned(T2))
