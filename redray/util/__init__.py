@@ -7,6 +7,8 @@ from typing import Any
 from redray import current
 from redray.util.actor_pool import ActorPool
 from redray.util.completion import as_completed, map_unordered
+from redray.util.debug import log_once
+from redray.util.here import get_node_ip_address
 from redray.util.placement_group import (
     get_current_placement_group,
     get_placement_group,
@@ -18,14 +20,17 @@ from redray.util.serialization import deregister_serializer, register_serializer
 
 __all__ = [
     "ActorPool",
+    "accelerators",
     "as_completed",
     "collective",
     "deregister_serializer",
     "get_current_placement_group",
+    "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",
     "joblib",
     "list_named_actors",
+    "log_once",
     "map_unordered",
     "metrics",
     "multiprocessing",
@@ -39,7 +44,7 @@ __all__ = [
 ]
 
 _SUBMODULES = frozenset(
-    ["collective", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"]
+    ["accelerators", "collective", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"]
 )
 
 

@@ -1,0 +1,19 @@
+"""Names for the option `accelerator_type`, as Ray spells them."""
+
+from __future__ import annotations
+
+NVIDIA_TESLA_V100 = "V100"
+NVIDIA_TESLA_P100 = "P100"
+NVIDIA_TESLA_T4 = "T4"
+NVIDIA_TESLA_P4 = "P4"
+NVIDIA_TESLA_K80 = "K80"
+NVIDIA_TESLA_A10G = "A10G"
+NVIDIA_L4 = "L4"
+NVIDIA_A100 = "A100"
+NVIDIA_H100 = "H100"
+AMD_INSTINCT_MI100 = "AMD-Instinct-MI100"
+AMD_INSTINCT_MI210 = "AMD-Instinct-MI210"
+AMD_INSTINCT_MI250 = "AMD-Instinct-MI250X-MI250"
+INTEL_MAX_1100 = "Intel-GPU-Max-1100"
+INTEL_MAX_1550 = "Intel-GPU-Max-1550"
+INTEL_GAUDI = "Intel-GAUDI"
