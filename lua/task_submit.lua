@@ -80,7 +80,7 @@ add_all('SADD', keys.node_tasks(route), claimed)
 add_all('SADD', keys.holds(worker), held)
 for name, count in pairs(rung) do ring_idle(name, count, nil) end
 for _, each in ipairs(refused) do end_unschedulable(each[1], each[2]) end
-fail_orphans()
+if #orphans > 0 then fail_orphans() end
 for _, each in ipairs(lost) do
   local head = each[1]
   local text = 'Task ' .. head[1] .. ' (' .. head[4] .. ') was lost: its node has died before the task was recorded, and may have run it.'

@@ -1,4 +1,5 @@
 -- actors: how an actor ends, or starts again.
+-- @lazy
 -- @include calls
 
 -- Forget what an actor's creation needed: it will not start again.

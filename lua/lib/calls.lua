@@ -1,4 +1,5 @@
 -- calls: an actor's calls go to its node at once, or are parked until the actor is alive.
+-- @lazy
 -- @include task_record
 
 -- Parked calls are ordered by their place among their caller's calls: so whoever puts them back, and when, cannot disturb that order.
@@ -45,9 +46,6 @@ local function is_homeless(head)
   local state = redis.call('HGET', keys.group(group), fields.state)
   return not state or state == words.REMOVED
 end
-
--- Calls of actors that cannot answer: their tasks fail as soon as they are written down.
-local orphans = {}
 
 local function is_dead(actor)
   local state = redis.call('HGET', keys.actor(actor), fields.state)

@@ -1,4 +1,5 @@
 -- endings: what happens when a process ends: its channel closes at once, what it held is released as chores.
+-- @lazy
 -- @include actors
 
 local function end_process(worker, crashed)

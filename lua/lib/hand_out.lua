@@ -75,7 +75,7 @@ local function take_band(names, band, later, node, free, cpus, rooms, limit, cla
       local count = math.min(slots + (rooms[plain] or 0), limit - #work, most)
       if count > 0 and where ~= '' and not may_take(node, demand, where) then count = 0 end
       if count > 0 and not alone then
-        count = math.min(count, redis.call('ZCOUNT', keys.queue(name), '-inf', '(' .. string.format('%.0f', (band + 1) * BAND)))
+        count = math.min(count, redis.call('ZCOUNT', keys.queue(name), '-inf', end_of_band(band)))
       end
       if count > 0 then
         local taken, following = claim_from(name, count, node, claimed, work)

@@ -4,8 +4,14 @@
 --   A>B                             B only while no node of the cluster that matches A could ever run it
 --   A~B                             B when no node that matches A can take it at once
 -- Keys and values are percent-encoded where they hold other signs. See redray/where.py, which writes and reads the same.
+-- @lazy
 
 local NODE_ID = 'ray.io/node-id'
+
+-- The condition that one node alone meets.
+local function only_on(node)
+  return NODE_ID .. '=' .. node
+end
 
 local function plain(text)
   if not string.find(text, '%', 1, true) then return text end
@@ -60,7 +66,7 @@ local function matches(node, selector)
   if selector == '*' then return true end
   local one = pinned_node(selector)
   if one and one ~= node then return false end
-  if selector == NODE_ID .. '=' .. node then return true end
+  if selector == only_on(node) then return true end
   local labels = labels_of(node)
   for _, condition in ipairs(parse_selector(selector)) do
     local label = labels[condition.key]

@@ -1,4 +1,5 @@
 -- placing: which queue a ready task goes to, and which nodes may take from it.
+-- @lazy
 -- @include queue
 -- @include offers
 -- @include object_key
@@ -132,7 +133,7 @@ end
 
 -- For this node first, for the others when it does not come.
 local function offered_to(node, where)
-  return NODE_ID .. '=' .. node .. '~' .. (where == '' and '*' or where)
+  return only_on(node) .. '~' .. (where == '' and '*' or where)
 end
 
 -- Where a task waits for a node, of those it may run on. nil and a sentence when the only node for it is not there.

@@ -2,6 +2,7 @@
 -- A queue's name is demand|job, or demand|where|job. Its place in keys.queues is the priority of its first task, then its turn: the number
 -- of tasks it was served, so jobs share fairly. A queue of one node alone has its place in that node's list instead, where the others need
 -- not look. Within a queue: highest priority first, then deepest nesting (a blocked parent waits for it), then first in, first out.
+-- @lazy
 -- @include resources
 -- @include labels
 
@@ -11,6 +12,11 @@ local BAND = 35184372088832 -- 2^45: tasks of one priority, and in keys.queues t
 local function queue_score(priority, depth, sequence)
   local nested = math.min(depth, 255)
   return (127 - priority) * BAND + (255 - nested) * 137438953472 + sequence
+end
+
+-- Scores below this are those of a band, or of more urgent ones: as an argument of a command.
+local function end_of_band(band)
+  return '(' .. string.format('%.0f', (band + 1) * BAND)
 end
 
 -- 0 is the most urgent.
@@ -66,7 +72,7 @@ end
 -- owed the turns it did not use.
 local function place_queue(name, band, served)
   local list = list_of(name)
-  local first = redis.call('ZRANGEBYSCORE', list, band * BAND, '(' .. string.format('%.0f', (band + 1) * BAND), 'WITHSCORES', 'LIMIT', 0, 1)
+  local first = redis.call('ZRANGEBYSCORE', list, band * BAND, end_of_band(band), 'WITHSCORES', 'LIMIT', 0, 1)
   if first[2] then served = math.max(served, tonumber(first[2]) % BAND) end
   redis.call('ZADD', list, string.format('%.0f', band * BAND + served), name)
 end

@@ -1,4 +1,5 @@
 -- reap: what becomes of a dead node's tasks, actors and objects.
+-- @lazy
 -- @include endings
 -- @include calls
 

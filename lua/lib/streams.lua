@@ -1,6 +1,7 @@
 -- streams: a task whose values come one by one. Its first return value is the stream's end; item k is its return value k.
 -- Beside what every task has, its hash says how many `items` were published, how many the reader has `taken` (where that bounds the
 -- task), how many were lost and are `missing`, that no more are wanted or will come (`closed`), and that an item was `large`.
+-- @lazy
 -- @include publish
 
 local function item_id(task, index)

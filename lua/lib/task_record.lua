@@ -1,6 +1,9 @@
 -- task_record: the hash of a task, which is also the record of its first return value.
 -- @include settle
 
+-- Calls of actors that cannot answer, and tasks of groups that are gone: they fail as soon as they are written down.
+local orphans = {}
+
 -- Variadic calls in slices: unpack fails at 8,000 values.
 local function add_all(command, key, members)
   for first = 1, #members, limits.SLICE do

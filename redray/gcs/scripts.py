@@ -21,6 +21,10 @@ __all__ = ["Parameter", "Script", "ScriptError", "Scripts", "Vocabulary", "find_
 
 _Value = TypeVar("_Value")
 
+# A library that says so makes its functions when one of them is first called. Lua looks for each variable that a new
+# function uses in a list of all that others use, so to make all that a script might need costs more than a simple call.
+_LAZY = re.compile(r"(?m)^-- @lazy$")
+_FUNCTION = re.compile(r"(?m)^local function (\w+)\(")
 _INCLUDE = re.compile(r"--\s*@include\b[ \t]*(.*)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAG = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -121,7 +125,36 @@ class Loader:
             self._include(library, done, pieces)
         pieces.append(Piece(file, 1, header.block()))
         pieces.append(Piece(file, header.length + 1, code.split("\n", header.length)[-1]))
-        return Script(header, pieces)
+        return Script(header, self._making(done, pieces))
+
+    def _making(self, done: set[str], pieces: list[Piece]) -> list[Piece]:
+        """The pieces, in which calls to lazy libraries make those first. Their functions are fields of `made`."""
+        makers = {
+            function: name
+            for name in done
+            if _LAZY.search(self._libraries[name][1])
+            for function in _FUNCTION.findall(self._libraries[name][1])
+        }
+        if not makers:
+            return pieces
+        names = "|".join(sorted(makers, key=len, reverse=True))
+        call = re.compile(rf"(?m)(?P<start>^[ \t]*)?(?<![\w.:])(?P<name>{names})\(")
+
+        def edit(piece: Piece) -> Piece:
+            own = piece.file.removeprefix("lib/").removesuffix(".lua")
+
+            def made(match: re.Match[str]) -> str:
+                name, start = match["name"], match["start"]
+                if makers[name] == own:
+                    return f"{start or ''}made.{name}("
+                if start is not None:
+                    return f"{start}if not made.{name} then make_{makers[name]}() end made.{name}("
+                return f"(made.{name} or make_{makers[name]}() or made.{name})("
+
+            return Piece(piece.file, piece.number, call.sub(made, piece.text))
+
+        first = 1 if pieces[0].text.startswith(("#!", "redis.call")) else 0  # a line of flags stays the first
+        return [*pieces[:first], Piece(pieces[0].file, 1, "local made = {}"), *map(edit, pieces[first:])]
 
     def _flag_line(self, header: Header) -> str:
         if self.modern:
@@ -141,6 +174,8 @@ class Loader:
         for inner in included:
             self._include(inner, done, pieces, (*stack, name))
         done.add(name)
+        if _LAZY.search(code):
+            code = _made_when_called(name, code)
         pieces.append(Piece(file, 1, code))
 
     def _read(self, file: str) -> str:
@@ -201,6 +236,14 @@ class Loader:
 
     def _key(self, text: str) -> str:
         return _quoted(f"{{{self.tag}}}:{text}")
+
+
+def _made_when_called(name: str, code: str) -> str:
+    """A library as a function `make_NAME` that makes those of the library. Not a line is added before its last one, so
+    that errors are found where they are."""
+    first, rest = code.split("\n", 1)
+    assert first.startswith("--"), "a library begins with a comment"
+    return f"local function make_{name}()\n{_FUNCTION.sub(lambda match: f'function {match[1]}(', rest)}\nend"
 
 
 def _look_up(values: Mapping[str, _Value], name: str, what: str, where: str) -> _Value:

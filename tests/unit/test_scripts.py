@@ -247,3 +247,24 @@ def test_every_library_is_included_somewhere() -> None:
 def test_shared_words_are_safe_to_quote() -> None:
     for name, text in {**schema.WORDS, **schema.FIELDS}.items():
         assert text.isidentifier(), f"{name} = {text!r} would need thought in redis-cli"
+
+
+# ---- lazy libraries --------------------------------------------------------------------------------------------------
+def test_the_functions_of_a_lazy_library_are_made_when_one_is_called(tmp_path: Path) -> None:
+    """What a script does not call costs it one function for the whole library; lines stay where they are."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "sums.lua").write_text(
+        "-- sums: a library.\n-- @lazy\n\nlocal one = 1\n\nlocal function inner(x)\n  return x + one\nend\n\n"
+        "local function outer(x)\n  return inner(x) + inner(x)\nend\n"
+    )
+    (tmp_path / "add.lua").write_text(
+        "-- add: adds.\n--\n-- KEYS\n--   total hash a record\n-- ARGV\n--   number int a number\n"
+        "-- RETURN\n--   OK sum\n-- @include sums\n\n"
+        "if number > 0 then\n  outer(number)\nend\nlocal sum = outer(number)\nreturn sum\n"
+    )
+    source = load_scripts(directory=tmp_path)["add"].source
+    assert "local function make_sums()" in source
+    assert "function made.outer(x)" in source
+    assert "return made.inner(x) + made.inner(x)" in source, "inside, they are there"
+    assert "  if not made.outer then make_sums() end made.outer(number)" in source
+    assert "local sum = (made.outer or make_sums() or made.outer)(number)" in source
