@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+EXITED = "it called exit_actor() or sys.exit(0)"  # which mean the same in an actor
+
 
 class ActorExitRequested(BaseException):
     """Raised by `exit_actor()` in a method. `TaskContext.exits` is what counts: an `except BaseException` in user code

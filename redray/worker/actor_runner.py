@@ -17,7 +17,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from redray.exit import ActorExitRequested, ThisProcess
+from redray.exit import EXITED, ActorExitRequested, ThisProcess
 from redray.gcs.schema import Outcome
 from redray.messages import ActorExit, Done, Run
 from redray.spec import TaskHead, unpack_payload
@@ -27,6 +27,7 @@ from redray.worker.attempt import (
     Who,
     arguments,
     cancelled_done,
+    ends_actor,
     error_done,
     exit_code,
     exit_done,
@@ -39,7 +40,6 @@ from redray.worker.returns import needs_iteration
 if TYPE_CHECKING:
     from redray.worker.executor import Executor
 
-EXITED = "it called exit_actor()"
 TERMINATE, READY, CALL = "__ray_terminate__", "__ray_ready__", "__ray_call__"
 DEFAULT_GROUP = ""
 
@@ -304,7 +304,11 @@ class ThreadedActor(ConcurrentActor):
         except ActorExitRequested as request:
             context.exits = True
             return exit_done(head, run.attempt, request.reason)
+        except KeyboardInterrupt:  # as in a call that runs alone; its caller must not take it for a Ctrl-C of its own
+            return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
         except SystemExit as error:
+            if ends_actor(error, context):
+                return exit_done(head, run.attempt, EXITED)
             self.leave(None, exit_code(error))
         except BaseException as error:  # user code may raise anything: it becomes the result
             return error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, who)

@@ -14,13 +14,22 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from redray.exit import ActorExitRequested
+from redray.exit import EXITED, ActorExitRequested
 from redray.messages import Done, Run
 from redray.spec import TaskHead, unpack_payload
 from redray.task_context import TaskContext
 from redray.worker import output
 from redray.worker.actor_runner import ConcurrentActor
-from redray.worker.attempt import Arguments, arguments, cancelled_done, error_done, exit_code, exit_done, value_done
+from redray.worker.attempt import (
+    Arguments,
+    arguments,
+    cancelled_done,
+    ends_actor,
+    error_done,
+    exit_code,
+    exit_done,
+    value_done,
+)
 from redray.worker.host import Host
 from redray.worker.returns import needs_iteration
 
@@ -126,12 +135,9 @@ class AsyncActor(ConcurrentActor):
                 outcome = self._outcome(run, head, context, ready)
                 del ready  # when the `Done` tells which refs this process keeps, the arguments must be gone
                 done = await outcome
-        except asyncio.CancelledError as error:  # while it waited for its turn, or out of the method
+        except asyncio.CancelledError:  # while it waited for its turn, or out of the method
             run_us = (perf_counter_ns() - started) // 1000
-            if context.cancelled:
-                done = cancelled_done(head, run.attempt, run_us)
-            else:
-                done = error_done(head, run.attempt, error, run_us, self.who(head))
+            done = cancelled_done(head, run.attempt, run_us)  # of what it awaited, if nobody cancelled the call itself
         output.flush()
         self.finish(done, head, run.attempt, self._send_soon)
 
@@ -158,7 +164,11 @@ class AsyncActor(ConcurrentActor):
         except ActorExitRequested as request:
             context.exits = True
             return exit_done(head, run.attempt, request.reason)
+        except KeyboardInterrupt:  # its caller must not take it for a Ctrl-C of its own
+            return cancelled_done(head, run.attempt, (perf_counter_ns() - started) // 1000)
         except SystemExit as error:
+            if ends_actor(error, context):
+                return exit_done(head, run.attempt, EXITED)
             self.leave(None, exit_code(error))
         except BaseException as error:  # user code may raise anything: it becomes the result
             return error_done(head, run.attempt, error, (perf_counter_ns() - started) // 1000, self.who(head))

@@ -16,8 +16,9 @@ from typing import Any
 from redray.exceptions import RayError, RayTaskError
 from redray.gcs.schema import Outcome
 from redray.messages import Done, Returned
-from redray.spec import ACTOR_CREATION, STREAMING, TaskHead
+from redray.spec import ACTOR_CREATION, STREAMING, TASK, TaskHead
 from redray.store import serialization
+from redray.task_context import TaskContext
 from redray.worker.host import Host
 
 _NONE = serialization.pack(serialization.serialize(None))
@@ -122,6 +123,13 @@ def setup_failed_done(head: TaskHead, attempt: int, reason: str) -> Done:
 def cancelled_done(head: TaskHead, attempt: int, run_us: int) -> Done:
     """Without returns: whoever records the end names the task in the error, the same way as for one that never ran."""
     return Done(head.task, attempt, Outcome.CANCELLED, [], run_us)
+
+
+def ends_actor(error: SystemExit, context: TaskContext) -> bool:
+    """As in Ray: in an actor, sys.exit(0) is exit_actor(), which ends it for good: `context` is told. Other codes are a
+    crash."""
+    context.exits = context.head.kind != TASK and error.code == 0 and error.code is not False
+    return context.exits
 
 
 def exit_code(error: SystemExit) -> int:

@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from redray.exit import ActorExitRequested
+from redray.exit import EXITED, ActorExitRequested
 from redray.messages import Cancel, Done, Exit, HandedBack, JobInfo, Run
 from redray.spec import ACTOR_CALL, TASK, TaskHead, unpack_head, unpack_payload
 from redray.task_context import TaskContext
@@ -22,6 +22,7 @@ from redray.worker.attempt import (
     Who,
     arguments,
     cancelled_done,
+    ends_actor,
     error_done,
     exit_code,
     exit_done,
@@ -178,6 +179,8 @@ class Executor:
             context.exits = True
             return exit_done(head, run.attempt, request.reason)
         except SystemExit as error:
+            if ends_actor(error, context):
+                return exit_done(head, run.attempt, EXITED)
             raise Leave(exit_code(error)) from None
         except BaseException as error:  # user code may raise anything: it becomes the result
             self._mend()

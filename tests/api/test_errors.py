@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
@@ -12,8 +13,15 @@ from typing import Any
 import pytest
 
 import redray as ray
-from redray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
-from tests.helpers import Journal, without_colour
+from redray.exceptions import (
+    ActorDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+from tests.helpers import Journal, wait_until, without_colour
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -205,6 +213,60 @@ def test_022_sys_exit_is_a_crash_that_is_retried(journal: Journal) -> None:
         return attempt
 
     assert ray.get(exits_once.remote()) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("code", "restarts"), [(0, 0), (3, 1), (None, 1)])
+def test_022_sys_exit_0_is_the_intended_end_of_an_actor(
+    code: int | None, restarts: int, threads: int, journal: Journal
+) -> None:
+    @ray.remote(max_restarts=-1, max_concurrency=threads)
+    class Actor:
+        def __init__(self) -> None:
+            journal.add("made")
+
+        def leave(self) -> None:
+            sys.exit(code)
+
+        def answer(self) -> int:
+            return 1
+
+    actor = Actor.remote()
+    assert ray.get(actor.answer.remote()) == 1
+    assert isinstance(failure_of(actor.leave.remote()), RayActorError)
+    if restarts:
+        wait_until(lambda: len(journal.lines()) == 2, what="the actor to restart")
+    else:
+        with pytest.raises(ActorDiedError):
+            ray.get(actor.answer.remote())
+        assert len(journal.lines()) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_021_a_keyboard_interrupt_of_an_actor_is_a_cancelled_call(threads: int) -> None:
+    @ray.remote(max_concurrency=threads)
+    class Actor:
+        def interrupt(self) -> None:
+            raise KeyboardInterrupt
+
+    actor = Actor.remote()
+    with pytest.raises(TaskCancelledError):
+        ray.get(actor.interrupt.remote())
+
+
+def test_021_a_cancelled_error_of_an_async_actor_is_a_cancelled_call() -> None:
+    @ray.remote
+    class Actor:
+        async def give_up(self) -> None:
+            raise asyncio.CancelledError
+
+        async def answer(self) -> int:
+            return 1
+
+    actor = Actor.remote()
+    with pytest.raises(TaskCancelledError):
+        ray.get(actor.give_up.remote())
+    assert ray.get(actor.answer.remote()) == 1
 
 
 def test_022_sys_exit_in_an_actor_is_an_actor_error() -> None:
