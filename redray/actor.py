@@ -158,7 +158,7 @@ class ActorMethod:
         self._name = name
         self._options = options
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Submit a call, and return at once what `RemoteFunction.remote` does. Calls of one caller run in their order.
 
         Raises:
@@ -185,13 +185,13 @@ class ActorMethod:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassMethodNode:
         """Write the call down for later: see `redray.dag`."""
         from redray.dag import ClassMethodNode
 
         return ClassMethodNode(self, args, kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of handle.{self._name}(), write"
             f" handle.{self._name}.remote()."
@@ -239,7 +239,7 @@ class ActorClass(Generic[T]):
         self.__doc__, self.__module__ = cls.__doc__, cls.__module__
         self.__name__, self.__qualname__ = cls.__name__, cls.__qualname__
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Make an actor, and return its handle at once. Calls of its methods raise what its `__init__` raised.
 
         Raises:
@@ -274,7 +274,7 @@ class ActorClass(Generic[T]):
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassNode:
         """Write the creation down for later: see `redray.dag`."""
         from redray.dag import ClassNode
 
@@ -306,7 +306,7 @@ class ActorClass(Generic[T]):
                     raise
         raise AssertionError("unreachable")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         name = self._cls.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of {name}(), write {name}.remote().")
 

@@ -19,6 +19,7 @@ from redray.gcs.inspect import Inspector
 from redray.gcs.schema import NodeState
 from redray.gcs.server import EmbeddedServer, remove_directory
 from redray.local_cluster import Process
+from redray.resources import with_memory
 from redray.store.janitor import sweep
 
 _PATIENCE = 30.0  # seconds
@@ -110,6 +111,7 @@ class Cluster:
         num_gpus: float | None = 0,
         resources: dict[str, float] | None = None,
         labels: dict[str, str] | None = None,
+        memory: int | None = None,
         object_store_memory: int | None = None,
         object_spilling_directory: str | Sequence[str] | None = None,
     ) -> ClusterNode:
@@ -122,7 +124,7 @@ class Cluster:
                 redis_url=self._address.url(),
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
-                resources=resources or {},
+                resources=with_memory(resources, memory),
                 labels=labels or {},
                 object_store_memory=object_store_memory,
                 object_spilling_directory=spilling_places(object_spilling_directory),

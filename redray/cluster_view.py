@@ -49,7 +49,7 @@ def nodes(query: Query, keys: Keys) -> list[dict[str, Any]]:
                 "ObjectManagerPort": int(port or 0),
                 "ObjectStoreSocketName": row["socket"],
                 "RayletSocketName": row["socket"],
-                "Resources": {} if row["state"] == NodeState.DEAD else msgspec.json.decode(row["resources"]),
+                "Resources": _sum([] if row["state"] == NodeState.DEAD else [msgspec.json.decode(row["resources"])]),
                 "Labels": msgspec.json.decode(row["labels"] or "{}"),
                 "alive": is_alive,
             }
@@ -64,20 +64,20 @@ def total_resources(query: Query, keys: Keys) -> dict[str, float]:
 
 def free_resources(query: Query, keys: Keys) -> dict[str, float]:
     """As each node said in its last call or renewal. A resource of which nothing is free is left out."""
-    free = _sum(
+    return _sum(
         {name: from_units(units) for name, units in from_text(text or "-").items()}
         for _, row in _alive(query, keys)
         for text in (row["free"], row["free_groups"])
     )
-    return {name: quantity for name, quantity in free.items() if quantity}
 
 
 def _sum(parts: Any) -> dict[str, float]:
+    """As Ray's are, without resources of quantity 0."""
     total: dict[str, float] = {}
     for part in parts:
         for name, quantity in part.items():
             total[name] = total.get(name, 0.0) + float(quantity)
-    return {name: round(quantity, 4) for name, quantity in total.items()}
+    return {name: round(quantity, 4) for name, quantity in total.items() if quantity}
 
 
 def object_locations(query: Query, keys: Keys, ids: list[str]) -> list[dict[str, Any] | None]:

@@ -57,7 +57,7 @@ class RemoteFunction:
         self._origin = self  # `.options()` shares the export of the function it came from
         functools.update_wrapper(self, function, updated=())
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Submit a call.
 
         Raises:
@@ -88,7 +88,7 @@ class RemoteFunction:
         """`.options(**given).remote(*args, **kwargs)` in one call, as Ray spells it."""
         return self.options(**given).remote(*args, **(kwargs or {}))
 
-    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> FunctionNode:
         """Write the call down for later: see `redray.dag`."""
         from redray.dag import FunctionNode
 
@@ -101,7 +101,7 @@ class RemoteFunction:
             origin._token = session.token  # after the export: another thread looks at the token first
         self._export, self._token = origin._export, origin._token
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         name = f"{self._function.__module__}.{_name(self._function)}"
         raise TypeError(f"Remote functions cannot be called directly. Instead of {name}(), write {name}.remote().")
 

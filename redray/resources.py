@@ -126,3 +126,8 @@ def cpu_part(demand: str) -> Quantities:
 
 def gpu_units(demand: str) -> int:
     return plain(demand).get("GPU", 0) if "GPU" in demand else 0
+
+
+def with_memory(resources: Mapping[str, float] | None, memory: float | None) -> dict[str, float]:
+    """The resources of a node that hands out `memory` bytes; None: what its machine has, less its object store."""
+    return dict(resources or {}) if memory is None else {**(resources or {}), "memory": memory}

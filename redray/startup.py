@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redray import current, option_checks, strategies
+from redray.resources import with_memory
 from redray.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _IGNORED = frozenset(
         "_cluster_id",
         "_driver_object_store_memory",
         "_enable_object_reconstruction",
-        "_memory",
         "_node_ip_address",
         "_node_name",
         "_object_spilling_directory",
@@ -150,6 +150,10 @@ def init(
         "object_spilling_directory": _spilling_places(object_spilling_directory),
     }
     _check_arguments(new_node, namespace, runtime_env)
+    memory = kwargs.get("_memory")
+    if memory is not None:
+        option_checks.check_task({"memory": memory})
+        new_node["resources"] = with_memory(resources, memory)
     flags = {"local_mode": local_mode, "ignore_reinit_error": ignore_reinit_error, "log_to_driver": log_to_driver}
     option_checks.check_flags({**flags, "include_dashboard": include_dashboard, "configure_logging": configure_logging})
     if configure_logging:
@@ -180,7 +184,7 @@ def _again(existing: Session, ignore: bool) -> RayContext:
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], unused: set[str]) -> None:
-    unknown = kwargs.keys() - _IGNORED - {"_temp_dir", "_metrics_export_port"}
+    unknown = kwargs.keys() - _IGNORED - {"_memory", "_metrics_export_port", "_temp_dir"}
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(sorted(unknown))}")
     ignored = kwargs.keys() & _IGNORED | unused

@@ -8,6 +8,7 @@ from redray.cli.options import own_address
 from redray.config import spilling_places
 from redray.gcs.address import Address
 from redray.local_cluster import Process
+from redray.resources import with_memory
 
 if TYPE_CHECKING:
     from redray.worker.launch import NodeConfig
@@ -21,7 +22,7 @@ def make_config(redis: Address, temp_dir: str, node: dict[str, Any], is_head: bo
         redis_url=redis.url(),
         num_cpus=node["num_cpus"],
         num_gpus=node["num_gpus"],
-        resources=node["resources"],
+        resources=with_memory(node["resources"], node["memory"]),
         labels=node["labels"],
         object_store_memory=node["object_store_memory"],
         object_spilling_directory=spilling_places(node["object_spilling_directory"]),

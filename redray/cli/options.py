@@ -138,6 +138,11 @@ node_options = _together(
         "--labels", type=Parsed("labels", parse_labels), default="", help="Labels of this node: zone=a,disk=ssd."
     ),
     click.option(
+        "--memory",
+        type=Parsed("bytes", parse_bytes),
+        help="Memory that tasks and actors may ask for: bytes, or such as 2G.  [default: all but the object store]",
+    ),
+    click.option(
         "--object-store-memory",
         type=Parsed("bytes", parse_bytes),
         help="Shared memory for large objects: bytes, or such as 2G.",

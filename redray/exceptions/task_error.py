@@ -132,7 +132,7 @@ def _cloudpickles_files() -> tuple[str, ...]:
 @lru_cache(maxsize=256)  # bounded: classes may be made in a loop, and a dual class keeps its cause class alive
 def _dual_class(cause_class: type) -> type[RayTaskError]:
     def forward(self: Any, name: str) -> Any:
-        if name.startswith("__") or "cause" not in self.__dict__:
+        if (name.startswith("__") and name != "__notes__") or "cause" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.cause, name)
 

@@ -24,7 +24,7 @@ def resources(
         found["GPU"] = gpus
         if model := accelerator_type():
             found.setdefault(f"accelerator_type:{model}", 1)
-    found["memory"] = max(0, total_memory() - store)
+    found.setdefault("memory", max(0, total_memory() - store))
     found["object_store_memory"] = store
     found[f"node:{ip}"] = 1
     if is_head:

@@ -382,3 +382,17 @@ def test_023_a_results_own_failure_to_pickle_shows_the_users_frames() -> None:
     text = str(failure_of(give.remote()))
     assert "in the user's __reduce__" in text and "__reduce__" in text
     assert str(Path(ray.__file__).parent) not in text, text
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with 3.11")
+def test_018_notes_are_read_at_the_error() -> None:
+    @ray.remote
+    def fail() -> None:
+        error: Any = ValueError("no")
+        error.add_note("more of it")
+        raise error
+
+    with pytest.raises(ValueError, match="more of it") as caught:
+        ray.get(fail.remote())
+    assert caught.value.__notes__ == ["more of it"]  # type: ignore[attr-defined, unused-ignore]
+    assert not hasattr(ray.get(ray.put(ValueError())), "__notes__")

@@ -99,3 +99,22 @@ def test_a_cancelled_error_names_its_task(tmp_path: Any) -> None:
     assert caught.value.task_id == ref.task_id().hex()
     with pytest.raises(ray.exceptions.TaskCancelledError):
         ray.get(late)
+
+
+def test_arguments_may_have_any_name() -> None:
+    @ray.remote
+    def keywords(**kwargs: Any) -> Any:
+        return kwargs
+
+    @ray.remote
+    class Holder:
+        def __init__(holder, **kwargs: Any) -> None:
+            holder.kwargs = kwargs
+
+        def both(holder, **kwargs: Any) -> Any:
+            return holder.kwargs, kwargs
+
+    names = {"self": 1, "args": 2, "kwargs": 3, "num_cpus": 4, "options": 5, "name": 6}
+    assert ray.get(keywords.remote(**names)) == names
+    assert ray.get(keywords.bind(**names).execute()) == names
+    assert ray.get(Holder.remote(**names).both.remote(**names)) == (names, names)
