@@ -77,7 +77,9 @@ function does.node(id)
 end
 
 -- Tasks wait for a placement group that is no more.
-does.group = sweep_group
+function does.group(id)
+  return sweep_group(id)
+end
 
 -- More objects stood for a placement group than fit into a slice.
 function does.waiters(id)

@@ -23,7 +23,7 @@ from redray.gcs.client import Connection, ConnectionLost, ReplyError
 from redray.gcs.command import DIRECT, Command, envelope
 from redray.gcs.keys import Keys
 
-READ = 1 << 18
+READ = 1 << 16  # bytes; for more the C library may map fresh memory at each call
 
 
 class ChannelLost(ConnectionError):

@@ -192,7 +192,10 @@ local function choose_nodes(bundles, open, used, strategy, except)
     chosen[index] = node.id
   end
   local strict = string.sub(strategy, 1, 7) == 'STRICT_'
-  local choose = string.sub(strategy, -4) == 'PACK' and pack_bundles or spread_bundles
+  local function choose(sorted)
+    if string.sub(strategy, -4) == 'PACK' then return pack_bundles(bundles, sorted, nodes, used, strict, assign) end
+    return spread_bundles(bundles, sorted, nodes, used, strict, assign)
+  end
   local function give_up()
     for index, node in pairs(chosen) do
       credit(node, bundles[index], 1)
@@ -201,7 +204,7 @@ local function choose_nodes(bundles, open, used, strategy, except)
     chosen = {}
   end
   local sorted = hardest_first(bundles, open, nodes)
-  if choose(bundles, sorted, nodes, used, strict, assign) then return chosen end
+  if choose(sorted) then return chosen end
   give_up()
   if not strict and #open > 1 and fit_tightly(bundles, sorted, nodes, assign) then return chosen end
   give_up()
