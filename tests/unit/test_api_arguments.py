@@ -124,15 +124,16 @@ def test_074_get_actor(session: FakeSession) -> None:
     handle = Actor.options(name="one").remote()
     assert redray.get_actor("one") == redray.get_actor("one", namespace="here") == handle
     redray.get_actor("one").method.remote()
-    for bad in ("two", ""):
+    nobody: Any
+    for nobody in ("two", "", None):
         with pytest.raises(ValueError):
-            redray.get_actor(bad)
+            redray.get_actor(nobody)
     with pytest.raises(ValueError, match="'one' in the namespace 'there'"):
         redray.get_actor("one", "there")
     with pytest.raises(ValueError):
         redray.get_actor("one", "")
     wrong: Any
-    for wrong in (3, b"one", None):
+    for wrong in (3, b"one"):
         with pytest.raises(TypeError):
             redray.get_actor(wrong)
 
@@ -170,7 +171,9 @@ def test_the_runtime_context_of_a_driver(session: FakeSession) -> None:
     assert (
         context.get_task_id() is context.get_actor_id() is context.get_task_name() is context.get_actor_name() is None
     )
-    assert context.get() == {"job_id": context.get_job_id(), "node_id": context.get_node_id(), "namespace": "here"}
+    found = context.get()
+    assert (found["job_id"].hex(), found["node_id"].hex()) == (context.get_job_id(), context.get_node_id())
+    assert found["namespace"] == "here"
     assert context.runtime_env == {}
     for ask, error in (
         (lambda: context.current_actor, RuntimeError),
