@@ -230,14 +230,15 @@ def _await_end(node_pid: int) -> None:
     threading.Thread(target=reap, name="redray-reaper", daemon=True).start()
 
 
-def _address_info(address: Address, directory: str, node: str) -> dict[str, Any]:
+def _address_info(address: Address, directory: str, node: str, host: str = "127.0.0.1") -> dict[str, Any]:
+    """`host` is the address of this process' node, or "" if it has none."""
     return {
         "address": msgspec.structs.replace(address, password="").url(),
         "redis_address": msgspec.structs.replace(address, password="").url(),
         "gcs_address": msgspec.structs.replace(address, password="").url(),
         "session_dir": directory,
         "node_id": node,
-        "node_ip_address": "127.0.0.1",
+        "node_ip_address": host,
         "dashboard_url": "",
         "webui_url": "",
     }
@@ -254,6 +255,7 @@ def connect(address: str, namespace: str | None = None, runtime_env: Any = None,
     try:
         check_server(connection)
         socket_path, node = _local_node(connection, keys)
+        host = (connection.call("HGET", keys.node(node), "host") or b"").decode() if node else ""
     finally:
         connection.close()
     session = DriverSession(where, keys, namespace, environment, log_to_driver)
@@ -262,7 +264,7 @@ def connect(address: str, namespace: str | None = None, runtime_env: Any = None,
     except RuntimeEnvSetupError:
         session.close()
         raise
-    session.address_info = _address_info(where, "", node)
+    session.address_info = _address_info(where, "", node, host)
     return session
 
 

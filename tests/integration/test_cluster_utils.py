@@ -12,6 +12,7 @@ import redray as ray
 from redray.cluster_utils import Cluster
 from redray.gcs.client import Connection
 from redray.gcs.inspect import Inspector
+from redray.gcs.keys import Keys
 from tests.helpers import is_alive, wait_until
 
 
@@ -81,3 +82,13 @@ def test_shutdown_leaves_nothing() -> None:
 def test_arguments_that_need_a_head(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="initialize_head=True"):
         Cluster(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_driver_knows_the_address_of_its_node(cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=1)
+    with contextlib.closing(Connection.open(cluster.address)) as connection:
+        connection.call("HSET", Keys().node(node.node_id), "host", "10.1.2.3")  # as that of a node on a network
+    try:
+        assert ray.init(cluster.address).address_info["node_ip_address"] == "10.1.2.3"
+    finally:
+        ray.shutdown()
