@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeAlias
 
 from redray import option_checks, refs, signatures
 from redray import options as option_records
+from redray.actor_shape import ActorShape
 from redray.current import current, current_or_none
 from redray.ids import ActorID
 from redray.options import MethodOptions
@@ -50,32 +50,6 @@ class ActorClassInheritanceException(TypeError):
 
 
 # ---- what a caller has of an actor -----------------------------------------------------------------------------------
-class ActorShape:
-    """What all handles to actors of one class share: its name and its methods."""
-
-    __slots__ = ("_packed", "class_name", "methods")
-
-    def __init__(self, class_name: str, methods: Mapping[str, MethodOptions]) -> None:
-        self.class_name = class_name
-        self.methods = dict(methods)
-        self._packed = b""
-
-    def packed(self) -> bytes:
-        """Pickled once, however many handles travel."""
-        if not self._packed:
-            from redray.store import serialization
-
-            self._packed = serialization.pack(serialization.serialize((self.class_name, self.methods)))
-        return self._packed
-
-    @staticmethod
-    @lru_cache(maxsize=1024)
-    def unpack(packed: bytes) -> ActorShape:
-        from redray.store import serialization
-
-        return ActorShape(*serialization.deserialize(packed))
-
-
 class ActorHandle(_Handle, Generic[T]):
     """Names an actor. `handle.method.remote(...)` calls it. Handles can be passed on, and keep the actor alive."""
 

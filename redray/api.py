@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from redray import current, option_checks
-from redray.actor import ActorClass, ActorHandle, ActorShape, _check_session
+from redray.actor import ActorClass, ActorHandle, _check_session
+from redray.actor_shape import ActorShape
 from redray.refs import ObjectRef
 from redray.remote_function import RemoteFunction, is_function
 from redray.startup import init, is_initialized, shutdown

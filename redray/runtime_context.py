@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from redray.actor import ActorHandle, ActorShape
+from redray.actor import ActorHandle
+from redray.actor_shape import ActorShape
 from redray.ids import ActorID, TaskID
 
 if TYPE_CHECKING:
