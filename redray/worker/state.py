@@ -74,6 +74,8 @@ class NodeState:
         self._want_claim = True  # there may be work, or more room than the cluster knows of
         self._want_ahead = False  # the cluster knows what is free and has more: for busy workers only
         self._asking = False
+        self._asked_offer = ""  # what the question under way offers
+        self._known_offer = ""  # what the cluster had nothing for, and will ring for: it need not hear it again
         self.now = 0
         self.out: list[actions.Action] = []
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -127,18 +129,21 @@ class NodeState:
         if not report or not (has_finishes or wants_more):
             return
         limit, rooms = (0, {}) if self._asking or self.backlog or self.draining else self.placing.capacity()
-        if has_finishes:
-            finishes = self.book.take_finishes(SLICE)
-            self.out.append(actions.RecordFinishes(finishes, self.ledger.offer(), rooms, limit))
+        offer = self.ledger.offer()
+        if limit and not rooms and offer == self._known_offer:
+            limit, self._want_claim = 0, False
+        elif has_finishes:
             # What ended left room. If it is not offered now, it must be later: the cluster knows of a smaller offer
             # only.
             self._want_claim = True
+        if has_finishes:
+            self.out.append(actions.RecordFinishes(self.book.take_finishes(SLICE), offer, rooms, limit))
         elif not self._want_claim and not rooms:
             return  # the cluster knows what is free here: it would have given, or will ring
         elif limit:
-            self.out.append(actions.Claim(self.ledger.offer(), rooms, limit))
+            self.out.append(actions.Claim(offer, rooms, limit))
         if limit:
-            self._asking = True
+            self._asking, self._asked_offer = True, offer
             self._want_claim = self._want_ahead = False
 
     def drain(self) -> None:
@@ -173,7 +178,7 @@ class NodeState:
             else:
                 claims.append(self._try_start(packed, head))
         if "-" in claims:
-            self._want_claim = True
+            self.ask_for_work()
         return "".join(claims)
 
     def _try_start(self, packed: bytes, head: specs.TaskHead) -> str:
@@ -227,6 +232,9 @@ class NodeState:
 
     def _work_received(self, event: events.WorkReceived) -> None:
         self._asking = False
+        # Unless something was heard meanwhile: the ring may have come for this very offer, ahead of this answer.
+        is_known = not (event.items or event.leftover or self._want_claim)
+        self._known_offer = self._asked_offer if is_known else ""
         self.leftover = event.leftover
         # What this node can never run must not keep it from starting new work at once: it may wait for days.
         self.contended = any(self.ledger.could_ever_fit(demand) for demand in event.leftover)
@@ -258,6 +266,7 @@ class NodeState:
     def ask_for_work(self) -> None:
         """At the end of the turn: there may be work, or more room than the cluster was told of."""
         self._want_claim = True
+        self._known_offer = ""
 
     # ---- placing -----------------------------------------------------------------------------------------------------
     def fence(self, is_fenced: bool) -> None:

@@ -174,11 +174,31 @@ class TestAsking:
         assert asked(node.settle()) > 0
 
     def test_finishes_ask_in_the_same_call(self, node: Bench) -> None:
-        node.submit(task(1))
+        node.submit(task(1), task(2))
         node.done(1)
         [record] = of(actions.RecordFinishes, node.settle())
         assert record.limit > 0
-        assert record.free == "CPU:2 of 2"
+        assert record.free == "CPU:1 of 2"
+
+    def test_what_was_offered_in_vain_is_not_offered_again(self, node: Bench) -> None:
+        """The cluster has it written down, and rings when there is work: asking would cost as much as the end."""
+        node.handle(events.Rung())
+        [claim] = of(actions.Claim, node.settle())
+        assert claim.free == "CPU:2 of 2"
+        node.receive()
+        node.submit(task(1))
+        node.done(1)
+        assert asked(node.settle()) == 0
+        node.submit(task(2))
+        node.done(2)
+        node.handle(events.Rung())
+        assert asked(node.settle()) > 0
+
+    def test_a_ring_that_comes_before_the_answer_is_heard(self, node: Bench) -> None:
+        node.handle(events.Rung())
+        assert asked(node.settle()) > 0
+        node.handle(events.Rung())
+        assert asked(node.receive()) > 0
 
     def test_room_that_could_not_be_offered_is_offered_later(self, node: Bench) -> None:
         """The cluster may think that this node is full: it rings only nodes whose last offer fits."""

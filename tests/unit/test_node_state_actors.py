@@ -229,6 +229,7 @@ class TestCalls:
         node.receive()
         node.submit(call(2, 1))
         node.done(2)
+        node.handle(events.Rung())
         out = node.settle()
         assert node.finished(out) == {2: Outcome.VALUE}
         assert asked(out) > 0
