@@ -114,18 +114,20 @@ def test_an_actor_that_cannot_be_placed(cluster: None, signal: Signal) -> None:
 
 
 def test_tasks(cluster: None, signal: Signal) -> None:
-    running = [hold.remote(signal) for _ in range(2)]
-    queued = hold.remote(signal)
-    waiting = hold.options(name="patient").remote(signal, running[0])
+    held = [hold.remote(signal) for _ in range(3)]  # one more than there are CPUs; which one waits is nobody's promise
+    waiting = hold.options(name="patient").remote(signal, held[0])
 
     def found(ref: ray.ObjectRef[Any]) -> Any:
         return state.get_task(ref)
 
-    for ref in running:
-        wait_until(lambda ref=ref: found(ref) and found(ref).state == "RUNNING", what="it to run")
-    wait_until(lambda: found(queued).state == "PENDING_NODE_ASSIGNMENT", what="it to be queued")
+    def states() -> list[str]:
+        rows = [found(ref) for ref in held]
+        return sorted(row.state if row else "" for row in rows)
+
+    expected = ["PENDING_NODE_ASSIGNMENT", "RUNNING", "RUNNING"]
+    wait_until(lambda: states() == expected, what="two to run and one to wait")
     assert found(waiting).state == "PENDING_ARGS_AVAIL"
-    row = found(running[0])
+    row = next(row for row in map(found, held) if row.state == "RUNNING")
     assert (row.name, row.type, row.attempt_number) == ("hold", "NORMAL_TASK", 0)
     assert row.job_id == ray.get_runtime_context().get_job_id()
     assert row.node_id == ray.nodes()[0]["NodeID"]
@@ -135,7 +137,7 @@ def test_tasks(cluster: None, signal: Signal) -> None:
     counts = state.summarize_tasks()["cluster"]["summary"]["hold"]["state_counts"]
     assert counts["RUNNING"] == 2 and counts["PENDING_NODE_ASSIGNMENT"] == 1
     signal.set()
-    ray.get([*running, queued, waiting])
+    ray.get([*held, waiting])
     assert found(waiting).state == "FINISHED"
 
 
