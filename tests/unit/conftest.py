@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from redray.exit import ThisProcess
+
 
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
@@ -17,3 +19,10 @@ def same_environment() -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def no_actor_lives_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor that hosts an actor says so of its process: here that is the one of all tests."""
+    monkeypatch.setattr(ThisProcess, "hosts_actor", False)
+    monkeypatch.setattr(ThisProcess, "must_end", False)
