@@ -13,7 +13,18 @@ from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
 class TaskContext:
     """Made once per attempt on the hot path, so everything but the flag is read from the spec's head when asked."""
 
-    __slots__ = ("attempt", "body", "cancelled", "creation", "exits", "gpus", "head", "is_restarted", "submitted")
+    __slots__ = (
+        "attempt",
+        "body",
+        "cancelled",
+        "creation",
+        "exits",
+        "gpus",
+        "head",
+        "is_restarted",
+        "returned",
+        "submitted",
+    )
 
     def __init__(
         self,
@@ -31,6 +42,7 @@ class TaskContext:
         self.is_restarted = is_restarted  # this process is not the first of that actor
         self.cancelled = False  # somebody asked to cancel; what an actor method can poll
         self.exits = False  # it asked for the end of its actor
+        self.returned: Any = None  # until that is said: another thread must not let go of the refs in it before
         self.submitted = 0  # number of the last task which this process had submitted then
 
     def cancel(self, submitted: int) -> None:

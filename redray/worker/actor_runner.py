@@ -148,6 +148,8 @@ class Actor:
             self.exit(exit_done(head, attempt, reason), ActorExit(reason))
             return
         send(done)
+        if context is not None:
+            context.returned = None
         if ThisProcess.must_end:
             self.exit(None, ActorExit(EXITED))
 
@@ -300,6 +302,7 @@ class ThreadedActor(ConcurrentActor):
             run_us = (perf_counter_ns() - started) // 1000
             if context.cancelled:
                 return cancelled_done(head, run.attempt, run_us)
+            context.returned = value
             return value_done(self.host, head, run.attempt, value, run_us, who)
         except ActorExitRequested as request:
             context.exits = True

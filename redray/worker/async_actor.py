@@ -158,6 +158,7 @@ class AsyncActor(ConcurrentActor):
             run_us = (perf_counter_ns() - started) // 1000
             if context.cancelled:  # and it caught the CancelledError
                 return cancelled_done(head, run.attempt, run_us)
+            context.returned = value
             return value_done(self.host, head, run.attempt, value, run_us, self.who(head))
         except asyncio.CancelledError:
             raise
