@@ -7,7 +7,7 @@ texts: the text is the name of their queue in Redis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 UNIT = 10_000
@@ -50,6 +50,19 @@ def from_text(text: str) -> Quantities:
 
 def fits(demand: str, free: Mapping[str, int]) -> bool:
     return all(free.get(name, 0) >= units for name, units in _parse(demand))
+
+
+def missing(demand: str, totals: Sequence[Mapping[str, float]]) -> str:
+    """What no single one of `totals` has of a demand, in words; "" if one of them has all."""
+    wanted = from_text(demand)
+    if any(all(to_units(total.get(name, 0)) >= units for name, units in wanted.items()) for total in totals):
+        return ""
+    lacking = []
+    for name, units in wanted.items():
+        most = max((total.get(name, 0) for total in totals), default=0)
+        if to_units(most) < units:
+            lacking.append(f"{from_units(units):g} {name} (the largest has {most:g})")
+    return " and ".join(lacking) or "all of it at once"
 
 
 def take(demand: str, free: Quantities) -> None:

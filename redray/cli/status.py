@@ -11,9 +11,9 @@ from redray.cli.options import cluster_options, find_cluster
 from redray.gcs.address import Address
 from redray.gcs.client import Connection
 from redray.gcs.inspect import Inspector
-from redray.gcs.reasons import missing
 from redray.gcs.schema import JobState, NodeState
 from redray.local_cluster import find_local_cluster
+from redray.resources import missing
 from redray.where import may_admit
 
 

@@ -3,13 +3,13 @@ of a cluster at work may have changed meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from redray.gcs.inspect import Inspector, Row
 from redray.gcs.schema import ActorState, NodeState, ObjectState, TaskState
 from redray.ids import HANDLE_INDEX
-from redray.resources import from_text, from_units, to_units
+from redray.resources import from_text, from_units, missing
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TaskHead
 from redray.where import may_admit
 
@@ -194,19 +194,6 @@ class Reasons:
             return f"node {id}, which has left"
         dead = "" if row["state"] == NodeState.ALIVE else f", which is {row['state']}"
         return f"node {id} at {row['address']}{dead}"
-
-
-def missing(demand: str, totals: list[Mapping[str, float]]) -> str:
-    """What no single one of `totals` has of a demand, in words; "" if one of them has all."""
-    wanted = from_text(demand)
-    if any(all(to_units(total.get(name, 0)) >= units for name, units in wanted.items()) for total in totals):
-        return ""
-    lacking = []
-    for name, units in wanted.items():
-        most = max((total.get(name, 0) for total in totals), default=0)
-        if to_units(most) < units:
-            lacking.append(f"{from_units(units):g} {name} (the largest has {most:g})")
-    return " and ".join(lacking) or "all of it at once"
 
 
 def _in_use(head: TaskHead, alive: list[Row]) -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from redray.gcs.keys import Keys
 from redray.gcs.schema import LIMITS
-from redray.resources import from_text, from_units, group_of, to_units
+from redray.resources import group_of, missing
 from redray.where import may_admit
 from redray.worker.redis_link import RedisLink
 
@@ -48,19 +48,11 @@ def warn_of_infeasible(link: RedisLink, keys: Keys, judged: set[str]) -> None:
             judged.add(name)
             if group_of(demand) is not None:
                 continue  # its group waits, or has bundles that are busy
-            if not any(_has(node.resources, demand) and may_admit(where, node.labels) for node in nodes):
-                tell(job, kind, f"Warning: tasks or actors that need {_what(demand, where)} wait: "
-                                f"{_missing(nodes, demand, where)}. They start when such a node joins.")  # fmt: skip
-
-    def tell(job: str, kind: str, text: str) -> None:
-        def if_first(reply: Any) -> None:
-            if reply == 1:
-                link.plain(
-                    None, "XADD", keys.logs(job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
-                    "name", "scheduler", "pid", "", "host", "", "stream", "stderr", "text", text,
-                )  # fmt: skip
-
-        link.plain(if_first, "HSETNX", keys.job(job), f"warned {kind}", "1")
+            there = [node.resources for node in nodes if may_admit(where, node.labels)]
+            if lacking := missing(demand, there):
+                what = "such labels" if where and not there else lacking
+                text = f"wait: no node of the cluster has {what}. They start when such a node joins."
+                warn_once(link, keys, job, kind, f"Warning: tasks or actors that need {_what(demand, where)} {text}")
 
     link.plain(with_queues, "ZRANGE", keys.queues, 0, MOST_QUEUES - 1)
 
@@ -69,17 +61,14 @@ def _what(demand: str, where: str) -> str:
     return f"{demand} on a node with {where}" if where else demand
 
 
-def _has(total: dict[str, float], demand: str) -> bool:
-    return all(to_units(total.get(name, 0)) >= units for name, units in from_text(demand).items())
+def warn_once(link: RedisLink, keys: Keys, job: str, kind: str, text: str) -> None:
+    """Tell a job's driver, unless a node has told it of this kind before."""
 
+    def if_first(reply: Any) -> None:
+        if reply == 1:
+            link.plain(
+                None, "XADD", keys.logs(job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
+                "name", "scheduler", "pid", "", "host", "", "stream", "stderr", "text", text,
+            )  # fmt: skip
 
-def _missing(nodes: list[_Node], demand: str, where: str) -> str:
-    there = [node for node in nodes if may_admit(where, node.labels)]
-    if where and not there:
-        return "no node of the cluster has such labels"
-    lacking = []
-    for name, units in from_text(demand).items():
-        most = max((node.resources.get(name, 0) for node in there), default=0)
-        if to_units(most) < units:
-            lacking.append(f"{from_units(units):g} {name} (the largest has {most:g})")
-    return f"no node of the cluster has {' and '.join(lacking) or 'all of it at once'}"
+    link.plain(if_first, "HSETNX", keys.job(job), f"warned {kind}", "1")

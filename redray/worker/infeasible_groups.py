@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from redray.gcs.keys import Keys
-from redray.gcs.schema import LIMITS, JobState
-from redray.resources import from_text, give, to_text
+from redray.gcs.schema import JobState
+from redray.resources import fits, from_text, give, to_text
+from redray.worker.infeasible import warn_once
 from redray.worker.redis_link import RedisLink
 
 MOST_GROUPS = 64
@@ -48,16 +49,9 @@ def warn_of_groups(link: RedisLink, keys: Keys) -> None:
         link.plain(judge, "HMGET", keys.group(group), "bundles", "strategy", "name", "job")
 
     def tell(group: str, job: str, text: str) -> None:
-        def if_first(reply: Any) -> None:
-            if reply == 1:
-                link.plain(
-                    None, "XADD", keys.logs(job), "MAXLEN", "~", LIMITS["LOG_LINES"], "*",
-                    "name", "scheduler", "pid", "", "host", "", "stream", "stderr", "text", text,
-                )  # fmt: skip
-
         def if_listening(state: Any) -> None:
             if state == JobState.RUNNING.encode():  # a detached group may have outlived it
-                link.plain(if_first, "HSETNX", keys.job(job), f"warned {group}", "1")
+                warn_once(link, keys, job, group, text)
 
         link.plain(if_listening, "HGET", keys.job(job), "state")
 
@@ -67,7 +61,7 @@ def warn_of_groups(link: RedisLink, keys: Keys) -> None:
 def why_never(bundles: list[str], strategy: str, totals: Totals) -> str:
     """Why idle nodes of these totals could not hold the group, as far as that is easily seen; "" if they may."""
     for demand in bundles:
-        if not any(_fits(demand, total) for total in totals):
+        if not any(fits(demand, total) for total in totals):
             return f"no node of the cluster is large enough for its bundle {demand}"
     if strategy == "STRICT_SPREAD" and len(bundles) > len(totals):
         return f"it needs {len(bundles)} nodes, and the cluster has {len(totals)}"
@@ -78,10 +72,6 @@ def why_never(bundles: list[str], strategy: str, totals: Totals) -> str:
         return "no node of the cluster is large enough for all of its bundles together"
     cluster = {name: sum(total.get(name, 0) for total in totals) for name in everything}
     return "" if _has(cluster, everything) else "the whole cluster has not enough for all of its bundles"
-
-
-def _fits(demand: str, total: dict[str, int]) -> bool:
-    return _has(total, from_text(demand))
 
 
 def _has(total: dict[str, int], needed: dict[str, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from redray.gcs.schema import LIMITS
 from redray.resources import fits, take
 from redray.spec import ACTOR_CREATION, TASK
 from redray.worker.policy import RunTimes
@@ -13,7 +14,7 @@ from redray.worker.workers import Attempt, Worker, needs_gpu
 if TYPE_CHECKING:
     from redray.worker.state import NodeState
 
-MOST_WORK = 500  # tasks that one answer of the cluster brings
+MOST_WORK = LIMITS["SLICE"]  # tasks that one answer of the cluster brings
 
 
 class Placing:

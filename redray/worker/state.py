@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from redray import spec as specs
-from redray.gcs.schema import Outcome
+from redray.gcs.schema import LIMITS, Outcome
 from redray.messages import Run, TakeBack
 from redray.spec import ACTOR_CALL, ACTOR_CREATION, TASK
 from redray.where import NODE_ID, admits
@@ -35,7 +35,7 @@ from redray.worker.wedge import Wedge
 from redray.worker.withdrawals import Withdrawals
 from redray.worker.workers import Attempt, Ledger, Worker, needs_gpu, split_started
 
-SLICE = 500
+SLICE = LIMITS["SLICE"]
 STUCK_MS = 200  # claimed work that cannot be placed for so long goes back to the cluster
 TELL_RUNNING_MS = 50  # a claimed task that runs longer is written down as running
 
